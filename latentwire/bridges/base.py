@@ -1,0 +1,203 @@
+"""What every bridge is: a float32 module from sender states to soft tokens at the scale of the receiver's embeddings.
+
+Shapes: B rows, S sender tokens, K soft tokens, D_s / D_r sender / receiver width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from latentwire.errors import ArtefactError, MismatchError
+from latentwire.files import read_json, replacing, write_json
+from latentwire.models.receiver import SoftTokens
+from latentwire.models.sender import SenderStates
+from latentwire.schema import Schema, validated
+
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+SCHEMA_VERSION = 1
+
+
+class BridgeConfig(Schema):
+    """Settings of a bridge that do not depend on the pair of models."""
+
+    name: str
+
+    @abstractmethod
+    def build(self, ends: BridgeEnds) -> Bridge:
+        """A freshly initialised bridge between models of these widths."""
+
+    @abstractmethod
+    def describe_rate(self) -> str:
+        """How many soft tokens a message has, in words."""
+
+    def num_params(self, ends: BridgeEnds) -> int:
+        """Trainable parameters, counted without allocating them."""
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in self.build(ends).parameters())
+
+
+class BridgeEnds(Schema):
+    """What a bridge must know of the two models: their widths and the scale of the receiver's embeddings."""
+
+    sender_width: int
+    receiver_width: int
+    receiver_rms: float
+
+
+class ModelIdentity(Schema):
+    """One of the two models, exactly enough to refuse another."""
+
+    name: str
+    revision: str | None
+    fingerprint: str
+    tokenizer_hash: str
+
+
+class BridgePair(Schema):
+    """The models a bridge was trained between, the sender layer it reads and the prompts it was trained with."""
+
+    sender: ModelIdentity
+    receiver: ModelIdentity
+    sender_layer: int
+    sender_prompt: str
+    receiver_prompt: str
+
+    def check(self, *, sender: ModelIdentity, receiver: ModelIdentity, sender_layer: int) -> None:
+        """Raises ``MismatchError`` that names both values when any part differs."""
+        pairs = [
+            ("sender weights", self.sender.fingerprint, sender.fingerprint, self.sender.name, sender.name),
+            ("sender tokenizer", self.sender.tokenizer_hash, sender.tokenizer_hash, self.sender.name, sender.name),
+            ("receiver weights", self.receiver.fingerprint, receiver.fingerprint, self.receiver.name, receiver.name),
+            ("receiver tokenizer", self.receiver.tokenizer_hash, receiver.tokenizer_hash, self.receiver.name, receiver.name),
+            ("sender layer", str(self.sender_layer), str(sender_layer), self.sender.name, sender.name),
+        ]
+        for what, trained, given, trained_name, given_name in pairs:
+            if trained != given:
+                raise MismatchError(
+                    f"this bridge was trained with {what} {trained} of {trained_name!r}, given are {given} of {given_name!r}; "
+                    "load the models named in its config.json or train a bridge for this pair"
+                )
+
+
+class Bridge(nn.Module):
+    """Base class. A subclass implements ``vectors``; scaling, saving and loading are the same for all.
+
+    Args:
+        config: the bridge's own settings.
+        ends: widths and scale of the two models.
+    """
+
+    def __init__(self, config: BridgeConfig, ends: BridgeEnds) -> None:
+        super().__init__()
+        self.config, self.ends = config, ends
+        self.pair: BridgePair | None = None
+        self.gain = nn.Parameter(torch.ones(()))
+
+    @abstractmethod
+    def vectors(
+        self, states: Float[Tensor, "B S D_s"], mask: Bool[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "B K D_r"], Bool[Tensor, "B K"]]:
+        """Unscaled soft tokens and the mask of real ones."""
+
+    def forward(self, read: SenderStates) -> SoftTokens:
+        """Soft tokens whose root mean square is ``gain`` times that of the receiver's embeddings."""
+        vectors, mask = self.vectors(read.states.float(), read.mask)
+        vectors = vectors * torch.rsqrt(vectors.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return SoftTokens(vectors * (self.ends.receiver_rms * self.gain) * mask[..., None], mask)
+
+    @property
+    def num_params(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    # ------------------------------------------------------------------------------------------------ save and load
+
+    def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
+        """Writes ``config.json``, ``model.safetensors`` and, where given, the card."""
+        from safetensors.torch import save
+
+        folder = Path(folder)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        with replacing(folder / WEIGHTS_FILE) as temporary:
+            temporary.write_bytes(save(weights))
+        if card is not None:
+            with replacing(folder / CARD_FILE) as temporary:
+                temporary.write_text(card, encoding="utf-8")
+        write_json(
+            folder / CONFIG_FILE,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "bridge": self.config.model_dump(),
+                "ends": self.ends.model_dump(),
+                "pair": self.pair.model_dump() if self.pair else None,
+            },
+        )
+
+    @staticmethod
+    def from_pretrained(location: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu") -> Bridge:
+        """The bridge in a local folder or a Hub repository, in eval mode.
+
+        Raises:
+            ArtefactError: files are missing, cut or of another schema.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from latentwire.bridges import bridge_config
+
+        folder = _local_folder(location, revision)
+        content = read_json(folder / CONFIG_FILE, what="bridge config")
+        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+            found = content.get("schema_version") if isinstance(content, dict) else None
+            raise ArtefactError(f"{str(folder / CONFIG_FILE)!r} has schema {found!r}, this version reads {SCHEMA_VERSION}")
+        config = bridge_config(content["bridge"], where=str(folder / CONFIG_FILE))
+        bridge = config.build(validated(BridgeEnds, content["ends"], where=str(folder / CONFIG_FILE)))
+        if content["pair"] is not None:
+            bridge.pair = validated(BridgePair, content["pair"], where=str(folder / CONFIG_FILE))
+        try:
+            bridge.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except (SafetensorError, RuntimeError, OSError) as error:
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ArtefactError(f"bridge weights {str(folder / WEIGHTS_FILE)!r} are cut or corrupt: {first_line}") from error
+        return bridge.to(device).eval()
+
+    def push_to_hub(self, repo_id: str, *, card: str | None = None, private: bool = False) -> str:
+        """Uploads the artefact to the Hub; returns the address of the commit."""
+        from tempfile import TemporaryDirectory
+
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, card=card)
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload LatentWire bridge"))
+
+
+def _local_folder(location: str | Path, revision: str | None) -> Path:
+    folder = Path(location).expanduser()
+    if folder.is_dir():
+        return folder
+    text = str(location)
+    if text.count("/") == 1 and not text.startswith((".", "/", "runs/")):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(text, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            first_line = str(error).splitlines()[0]
+            raise ArtefactError(f"no bridge at {text!r}: no such folder, and the Hub says {first_line}") from error
+    raise ArtefactError(f"no bridge at {text!r}: no such folder; train one with `latentwire train` or run `make demo`")
+
+
+def identity_of(source: Any) -> ModelIdentity:
+    """The identity of a resolved model (``latentwire.models.source.ModelSource``)."""
+    return ModelIdentity(
+        name=source.name, revision=source.revision, fingerprint=source.fingerprint, tokenizer_hash=source.tokenizer_hash
+    )

@@ -1,0 +1,40 @@
+"""Linear: one affine map per sender token, averaged over R neighbours. The floor every other bridge must beat."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from latentwire.bridges.base import Bridge, BridgeConfig, BridgeEnds
+from latentwire.bridges.pooled import grouped
+
+
+class LinearConfig(BridgeConfig):
+    name: Literal["linear"] = "linear"
+    tokens_per_soft_token: int = Field(1, ge=1, le=256)
+
+    def build(self, ends: BridgeEnds) -> Bridge:
+        return LinearBridge(self, ends)
+
+    def describe_rate(self) -> str:
+        return f"one soft token per {self.tokens_per_soft_token} sender tokens"
+
+
+class LinearBridge(Bridge):
+    config: LinearConfig
+
+    def __init__(self, config: LinearConfig, ends: BridgeEnds) -> None:
+        super().__init__(config, ends)
+        self.norm_in = nn.LayerNorm(ends.sender_width)
+        self.project = nn.Linear(ends.sender_width, ends.receiver_width)
+
+    def vectors(
+        self, states: Float[Tensor, "B S D_s"], mask: Bool[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "B K D_r"], Bool[Tensor, "B K"]]:
+        groups, group_mask = grouped(self.norm_in(states), mask, self.config.tokens_per_soft_token)
+        counts, _ = grouped(mask[..., None].float(), mask, self.config.tokens_per_soft_token)
+        mean = groups.sum(dim=2) / counts.sum(dim=2).clamp(min=1)
+        return self.project(mean), group_mask

@@ -1,0 +1,57 @@
+"""Pooled: one soft token for every R consecutive sender tokens, so that the message grows with the context.
+
+R states are laid side by side and pass a two-layer MLP. Fixed slots lose exact spans; contiguous pooling keeps them
+(ARC-Encoder, Pilchen et al. 2025, pools in the same way inside its encoder).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from latentwire.bridges.base import Bridge, BridgeConfig, BridgeEnds
+
+
+class PooledConfig(BridgeConfig):
+    name: Literal["pooled"] = "pooled"
+    tokens_per_soft_token: int = Field(1, ge=1, le=256)
+    hidden_size: int = Field(384, ge=8)
+
+    def build(self, ends: BridgeEnds) -> Bridge:
+        return PooledBridge(self, ends)
+
+    def describe_rate(self) -> str:
+        return f"one soft token per {self.tokens_per_soft_token} sender tokens"
+
+
+class PooledBridge(Bridge):
+    config: PooledConfig
+
+    def __init__(self, config: PooledConfig, ends: BridgeEnds) -> None:
+        super().__init__(config, ends)
+        self.norm_in = nn.LayerNorm(ends.sender_width)
+        self.mlp = nn.Sequential(
+            nn.Linear(ends.sender_width * config.tokens_per_soft_token, config.hidden_size),
+            nn.GELU(),
+            nn.Linear(config.hidden_size, ends.receiver_width),
+        )
+
+    def vectors(
+        self, states: Float[Tensor, "B S D_s"], mask: Bool[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "B K D_r"], Bool[Tensor, "B K"]]:
+        groups, group_mask = grouped(self.norm_in(states), mask, self.config.tokens_per_soft_token)
+        return self.mlp(groups.flatten(2)), group_mask
+
+
+def grouped(
+    states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"], size: int
+) -> tuple[Float[Tensor, "B K size D"], Bool[Tensor, "B K"]]:
+    """Consecutive groups of ``size`` states, padding as zeros; a group is real if any of its states is."""
+    short = -states.shape[1] % size
+    states = F.pad(states * mask[..., None], (0, 0, 0, short))
+    mask = F.pad(mask, (0, short))
+    return states.unflatten(1, (-1, size)), mask.unflatten(1, (-1, size)).any(dim=-1)

@@ -1,0 +1,156 @@
+"""The configuration of a run: what is trained between which models on which tasks, and where it is written.
+
+A config comes from a YAML file and ``key.path=value`` overrides, is checked as a whole, and is saved beside every result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from latentwire.errors import ConfigError
+from latentwire.files import digest
+from latentwire.schema import Schema, validated
+
+
+class ModelSettings(Schema):
+    """One of the two language models."""
+
+    model: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+
+
+class SenderSettings(ModelSettings):
+    layer: int | None = Field(None, ge=0, description="hidden state to read; default: half of the depth")
+
+
+class DataSettings(Schema):
+    """Rows: where from and how many. ``None`` takes all."""
+
+    data_dir: str | None = None
+    train_rows: int | None = Field(None, ge=1)
+    validation_rows: int | None = Field(500, ge=1)
+    cache_cap_gib: float = Field(50.0, gt=0)
+
+
+class FirstStage(Schema):
+    """The dense stage before the task: the receiver writes the note, or the sender's text, from the soft tokens."""
+
+    objective: Literal["none", "note", "text"] = "none"
+    share: float = Field(0.5, ge=0, lt=1, description="share of all steps")
+
+
+class TrainingSettings(Schema):
+    """Optimisation of the bridge."""
+
+    steps: int = Field(2000, ge=1)
+    batch_size: int = Field(16, ge=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: float = Field(2e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int = Field(100, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    diversity_weight: float = Field(0.0, ge=0)
+    first_stage: FirstStage = FirstStage()
+    sampled_options: int = Field(16, ge=2, description="options per row where the trie has more than 64 nodes")
+    log_every: int = Field(50, ge=1)
+    validate_every: int = Field(500, ge=1)
+    checkpoint_every: int = Field(250, ge=1)
+
+
+class RunConfig(Schema):
+    """Everything that decides a trained bridge."""
+
+    task: tuple[str, ...]
+    sender: SenderSettings
+    receiver: ModelSettings
+    bridge: dict[str, Any] = Field(default_factory=lambda: {"name": "perceiver"})
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+    seed: int = 42
+    output_dir: str | None = None
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @property
+    def name(self) -> str:
+        """A folder name: task, bridge and seed."""
+        tasks = self.task[0] if len(self.task) == 1 else f"{len(self.task)}tasks"
+        return f"{Path(tasks).stem}-{self.bridge.get('name', 'perceiver')}-seed{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.output_dir) if self.output_dir else Path("runs") / self.name
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides the weights; two configs with equal identity train the same bridge."""
+        return digest(self.model_dump_json(exclude={"output_dir": True}))[:16]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The config in a YAML file with ``key.path=value`` overrides applied.
+
+    Raises:
+        ConfigError: the file or an override does not fit; the message names the key and its nearest neighbours.
+    """
+    import yaml
+
+    path = Path(path).expanduser()
+    if not path.is_file():
+        present = ", ".join(sorted(str(item) for item in Path("configs").glob("*.yaml"))) or "none in ./configs"
+        raise ConfigError(f"config {str(path)!r} does not exist; ready configs: {present}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"config {str(path)!r} holds no mapping")
+    return build_config(content, overrides, where=f"config {str(path)!r}")
+
+
+def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str) -> RunConfig:
+    """A config from a mapping; the bridge's own settings are checked too."""
+    from latentwire.bridges import bridge_config
+
+    tree: dict[str, Any] = {**content}
+    # a new bridge name drops the old bridge's settings, so it goes first whatever the order on the command line
+    for override in sorted(overrides, key=lambda item: not item.startswith("bridge.name=")):
+        _apply(tree, override)
+    config = validated(RunConfig, tree, where=where)
+    bridge = bridge_config(config.bridge, where=f"{where}: bridge")
+    return config.model_copy(update={"bridge": bridge.model_dump()})
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Sets ``a.b=value``; the value is read as YAML."""
+    import yaml
+
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"override {override!r} does not fit; write --set key.path=value")
+    *path, last = key.strip().split(".")
+    node = tree
+    for part in path:
+        child = node.get(part)
+        if child is None:
+            child = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {override!r} does not fit: {part!r} holds a value, not a group")
+        node[part] = child = {**child}
+        node = child
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r} does not fit: {text!r} is not a YAML value") from None
+    if path == ["bridge"] and last == "name":
+        # settings of another bridge would not fit the new one
+        for stale in [setting for setting in node if setting != "name"]:
+            del node[stale]

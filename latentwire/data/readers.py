@@ -1,0 +1,148 @@
+"""Readers: rows of a task from a generator, from ``<data_dir>/<set>/<split>.jsonl[.gz]``, or from the Hub."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from latentwire.data.task import SPLITS, Example, Row, Task
+from latentwire.data.tinyworld.lexicon import stable_hash
+from latentwire.data.tinyworld.rows import generate_rows
+from latentwire.data.tinyworld.scenes import SCENES
+from latentwire.errors import DataError, UnknownNameError, UsageError
+from latentwire.files import digest
+
+#: rows drawn from a generator when nobody says how many
+GENERATED_ROWS = {"train": 20_000, "validation": 500, "test": 1_000}
+VALIDATION_SHARE, VALIDATION_MOST = 0.1, 1_000
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """Examples of one split. ``complete`` is False when only a part of the split was taken."""
+
+    examples: tuple[Example, ...]
+    split: str
+    complete: bool
+    revision: str
+
+
+def read_task(
+    task: Task, split: str, *, data_dir: str | Path | None = None, max_rows: int | None = None, seed: int = 0
+) -> TaskRows:
+    """Examples of ``split`` (train, validation or test), at most ``max_rows`` of them in an order that ``seed`` fixes.
+
+    Raises:
+        DataError: the folder, a file, a field or a label is missing or wrong.
+    """
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    if max_rows is not None and max_rows < 1:
+        raise UsageError(f"max rows = {max_rows} does not fit; give 1 or more, or leave it out for all rows")
+    source = task.config.source
+    if source.generated is not None:
+        if source.generated not in SCENES:
+            raise UnknownNameError("tiny-world generator", source.generated, SCENES)
+        count = max_rows or GENERATED_ROWS[split]
+        rows: list[Row] = [dict(row) for row in generate_rows(source.generated, split, count, seed)]
+        examples = tuple(task.example(row, index, split) for index, row in enumerate(rows))
+        return TaskRows(examples, split, True, f"tinyworld seed {seed}")
+    rows, label_names, revision = _source_rows(task, split, data_dir)
+    numbered = list(enumerate(rows))
+    if task.config.splits.validation is None and split != "test":
+        numbered = _cut_validation(task.name, numbered, wanted=split == "validation")
+    total = len(numbered)
+    if max_rows is not None and max_rows < total:
+        Random(f"{task.name}:{split}:{seed}").shuffle(numbered)
+        numbered = numbered[:max_rows]
+    examples = tuple(task.example(row, index, split, label_names) for index, row in numbered)
+    if not examples:
+        raise DataError(f"task {task.name!r}: split {split!r} has no rows")
+    return TaskRows(examples, split, len(examples) == total, revision)
+
+
+def _cut_validation(task_name: str, rows: list[tuple[int, Row]], *, wanted: bool) -> list[tuple[int, Row]]:
+    """The rows of train that serve as validation (``wanted``), or the others. The rule depends on task and index alone."""
+    size = min(VALIDATION_MOST, max(1, round(VALIDATION_SHARE * len(rows))))
+    order = sorted(rows, key=lambda numbered: stable_hash(f"validation:{task_name}:{numbered[0]}"))
+    chosen = {index for index, _ in order[:size]}
+    return [numbered for numbered in rows if (numbered[0] in chosen) == wanted]
+
+
+def _source_rows(task: Task, split: str, data_dir: str | Path | None) -> tuple[Sequence[Row], list[str] | None, str]:
+    splits = task.config.splits
+    source_split = {"train": splits.train, "validation": splits.validation or splits.train, "test": splits.test}[split]
+    if data_dir is not None and task.config.source.folder is not None:
+        return _folder_rows(task, source_split, Path(data_dir).expanduser())
+    if task.config.source.hub is None:
+        raise DataError(f"task {task.name!r} reads local files; give their folder with --data_dir")
+    return _hub_rows(task, source_split)
+
+
+def _folder_rows(task: Task, source_split: str, data_dir: Path) -> tuple[Sequence[Row], list[str] | None, str]:
+    folder = data_dir / str(task.config.source.folder)
+    if not folder.is_dir():
+        present = ", ".join(sorted(path.name for path in data_dir.iterdir() if path.is_dir())) if data_dir.is_dir() else "it does not exist"
+        raise DataError(f"task {task.name!r}: no folder {str(folder)!r}; --data_dir holds: {present}")
+    for name in (f"{source_split}.jsonl", f"{source_split}.jsonl.gz"):
+        if (folder / name).is_file():
+            rows, content_digest = _jsonl(folder / name)
+            return rows, _folder_label_names(task, folder), f"{name} {content_digest}"
+    present = ", ".join(sorted(path.name for path in folder.iterdir()))
+    raise DataError(f"task {task.name!r}: {str(folder)!r} holds neither {source_split}.jsonl nor {source_split}.jsonl.gz; it holds {present}")
+
+
+@lru_cache(maxsize=8)
+def _jsonl(path: Path) -> tuple[list[Row], str]:
+    data = path.read_bytes()
+    try:
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"{str(path)!r} is cut or corrupt ({error}); fetch it again") from None
+    rows: list[Row] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise DataError(f"{str(path)!r}, line {number}: not JSON ({error})") from None
+    return rows, digest(data)[:12]
+
+
+def _folder_label_names(task: Task, folder: Path) -> list[str] | None:
+    name = task.config.options.label_names if task.config.options else None
+    if name is None:
+        return None
+    path = folder / name
+    if not path.is_file():
+        raise DataError(f"task {task.name!r}: label names {str(path)!r} are missing")
+    content: Any = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(content, dict):
+        content = content.get(task.config.answer.field, content)
+    if isinstance(content, dict):
+        content = [content[key] for key in sorted(content, key=int)]
+    return [str(item) for item in content]
+
+
+def _hub_rows(task: Task, source_split: str) -> tuple[Sequence[Row], list[str] | None, str]:
+    import datasets
+
+    source = task.config.source
+    try:
+        dataset = datasets.load_dataset(source.hub, source.hub_config, split=source_split, revision=source.revision)
+    except Exception as error:  # noqa: BLE001 - the Hub client raises dozens of types; all mean that the rows are not here
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"task {task.name!r}: dataset {source.hub!r} cannot be loaded from the Hub ({first_line}); "
+            "give local rows with --data_dir, or run `latentwire fetch CONFIG` on a node with network"
+        ) from error
+    feature = dataset.features.get(task.config.answer.field)
+    names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+    return dataset, names, f"{source.hub} {dataset._fingerprint}"

@@ -1,0 +1,68 @@
+"""The words of the tiny world, and which of them no training split may use.
+
+Names and places are *open* classes: stem + ending, so that an unseen name is new as a whole while its parts are known.
+A fixed tenth of them, and a twentieth of the symbol pairs of codes, are **held out**: they occur in validation and test
+rows only, where they are reported apart. Everything else is a closed class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from random import Random
+
+NAME_STEMS = (
+    "Mar Tom El Jon An Ben Kar Dan Fel Gre Han Iv Jul Lor Nad Ol Pet Ros Sam Ter Vik Wil Yas Zor Cal Bri Den Fran Hel Kat Leo Mik"
+).split()
+NAME_ENDINGS = (
+    "ia as en a o is ina ella ette ard ert ika ov us ine iel anda or ita eth ene ulo ax by son wyn dra ley mund ta ric na"
+).split()
+PLACE_STEMS = "Lis Nor Ber Ham Win Oak Sil Gra Bra Hol Cor Vel Tor Kir Dun Mil".split()
+PLACE_ENDINGS = "bon ford lin burg ton ville mere dale port field stad mouth bridge gate wick ham".split()
+
+ITEMS = (
+    "lamps chairs boxes books cups hats shoes coats rings bells clocks ropes knives bottles apples melons tables doors mirrors "
+    "drums flutes carpets candles ladders hammers baskets pillows wheels maps coins stamps toys"
+).split()
+COLOURS = "red green blue black white yellow purple orange".split()
+COUNT_RANGE = (10, 99)
+#: 32 symbols = 5 bits each; every one is a single token in both embedded tokenizers.
+SYMBOLS = "0 1 2 3 4 5 6 7 8 9 a b c d f g h j k l m n p q r s t v w x y z".split()
+
+_NAMES = tuple(stem + ending for stem in NAME_STEMS for ending in NAME_ENDINGS)
+_PLACES = tuple(stem + ending for stem in PLACE_STEMS for ending in PLACE_ENDINGS)
+
+
+def stable_hash(text: str) -> int:
+    """64-bit hash of a text, the same in every process and on every machine."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+@lru_cache(maxsize=4096)
+def is_held_out_pair(first: str, second: str) -> bool:
+    """True if the symbols ``first second`` never stand side by side in a training code."""
+    return stable_hash(f"pair:{first}{second}") % 20 == 0
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """The open classes as one kind of row may use them: the seen part, or the held-out part."""
+
+    names: tuple[str, ...]
+    places: tuple[str, ...]
+    held_out: bool
+
+    def name(self, rng: Random) -> str:
+        return self.names[int(rng.random() * len(self.names))]
+
+    def place(self, rng: Random) -> str:
+        return self.places[int(rng.random() * len(self.places))]
+
+
+def _part(words: tuple[str, ...], kind: str, held_out: bool) -> tuple[str, ...]:
+    return tuple(word for word in words if (stable_hash(f"{kind}:{word}") % 10 == 0) == held_out)
+
+
+SEEN = Lexicon(_part(_NAMES, "name", False), _part(_PLACES, "place", False), held_out=False)
+HELD_OUT = Lexicon(_part(_NAMES, "name", True), _part(_PLACES, "place", True), held_out=True)

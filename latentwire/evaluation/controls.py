@@ -1,0 +1,54 @@
+"""Controls: the same method with the information destroyed. What survives a control was not communicated.
+
+zero      every soft token is the zero vector
+shuffled  every row gets the message of another row (a derangement over the whole evaluation set)
+noise     every soft token is a random direction of its own norm
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import torch
+
+from latentwire.data.task import Example
+from latentwire.data.tinyworld.lexicon import stable_hash
+from latentwire.errors import UnknownNameError
+from latentwire.methods.base import Control
+from latentwire.models.receiver import SoftTokens
+
+CONTROLS = ("zero", "shuffled", "noise")
+
+
+def derangement(count: int, seed: int = 0) -> list[int]:
+    """A permutation without fixed points: one random cycle through all rows."""
+    order = list(range(count))
+    Random(seed).shuffle(order)
+    partner = [0] * count
+    for position, row in enumerate(order):
+        partner[row] = order[(position + 1) % count]
+    return partner
+
+
+def build_control(name: str, examples: Sequence[Example], seed: int = 0) -> Control:
+    """The control over a whole evaluation set. ``shuffled`` and ``noise`` depend on the rows, not on their batches."""
+    if name == "zero":
+        return Control(name, replace_vectors=lambda soft, ids: SoftTokens(torch.zeros_like(soft.vectors), soft.mask))
+    if name == "shuffled":
+        partners = derangement(len(examples), seed)
+        text_of = {example.id: examples[partners[index]].sender_prompt for index, example in enumerate(examples)}
+        return Control(name, replace_texts=lambda batch: [text_of[example.id] for example in batch])
+    if name == "noise":
+        return Control(name, replace_vectors=lambda soft, ids: _noise(soft, ids, seed))
+    raise UnknownNameError("control", name, CONTROLS)
+
+
+def _noise(soft: SoftTokens, ids: Sequence[str], seed: int) -> SoftTokens:
+    rows = []
+    for row_id in ids:
+        generator = torch.Generator().manual_seed(stable_hash(f"noise:{seed}:{row_id}") >> 1)
+        rows.append(torch.randn(soft.vectors.shape[1:], generator=generator))
+    noise = torch.stack(rows).to(soft.vectors)
+    norms = soft.vectors.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+    return SoftTokens(noise * norms, soft.mask)

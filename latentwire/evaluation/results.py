@@ -1,0 +1,77 @@
+"""The result file: every key of ``results.json`` is typed and explained here and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypedDict
+
+from latentwire.errors import ArtefactError
+from latentwire.files import read_json, write_json
+
+SCHEMA_VERSION = 1
+
+
+class ResultRow(TypedDict):
+    """One number with all that is needed to believe it."""
+
+    task: str
+    split: str
+    #: ``all``, a field of the task's rows (``who``, ``count``, …), or ``held_out``: names and strings never seen in training
+    subset: str
+    #: ``receiver_only``, ``receiver_text``, ``text_relay``, ``bridge:<name>``
+    method: str
+    #: None, or how the information was destroyed: ``zero``, ``shuffled``, ``noise``
+    control: str | None
+    sender_sees: str
+    receiver_sees: str
+    #: seed of the trained part; None for methods that train nothing
+    seed: int | None
+    metric: str
+    #: 0-1, with its 95 % Wilson interval
+    value: float
+    ci_low: float
+    ci_high: float
+    n: int
+    #: max(1 / options, majority rate), or a blind guess among the values the answer could have had
+    chance: float
+    #: means over the rows, measured
+    message_tokens: float
+    message_bytes: float
+    #: text in to answer out at batch size 1; None for controls and subsets
+    latency_ms_p50: float | None
+
+
+class RunInfo(TypedDict):
+    """What produced the rows."""
+
+    config: dict[str, Any]
+    seeds: list[int]
+    git: dict[str, Any]
+    versions: dict[str, str]
+    models: dict[str, Any]
+    hardware: dict[str, Any]
+    data_revisions: dict[str, str]
+    #: tasks whose evaluation split was not read in full
+    partial: list[str]
+    #: hash of every prompt that was answered, by task
+    prompt_hashes: dict[str, str]
+
+
+class Results(TypedDict):
+    schema_version: int
+    run: RunInfo
+    rows: list[ResultRow]
+
+
+def write_results(path: Path, run: RunInfo, rows: list[ResultRow]) -> Results:
+    results = Results(schema_version=SCHEMA_VERSION, run=run, rows=rows)
+    write_json(path, results)
+    return results
+
+
+def read_results(path: Path) -> Results:
+    """Raises ``ArtefactError`` where the file is missing, cut or of another schema."""
+    content = read_json(path, what="result file")
+    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+        raise ArtefactError(f"result file {str(path)!r} is not of schema {SCHEMA_VERSION}; run `latentwire eval` again")
+    return content  # type: ignore[return-value]

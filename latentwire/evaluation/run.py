@@ -1,0 +1,94 @@
+"""Evaluation of a trained run: load its pair and bridge, run the methods over the test rows, write the result file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from latentwire.bridges.base import Bridge, identity_of
+from latentwire.config import RunConfig, build_config
+from latentwire.data.readers import read_task
+from latentwire.data.task import Example, Task, load_task
+from latentwire.errors import ArtefactError
+from latentwire.evaluation.evaluator import Advance, EvaluationSettings, evaluate_task, prompt_hash
+from latentwire.evaluation.results import ResultRow, Results, RunInfo, write_results
+from latentwire.files import read_json
+from latentwire.methods import METHODS, build_method
+from latentwire.methods.base import Parts
+from latentwire.models.device import hardware_summary
+from latentwire.provenance import git_state, versions
+from latentwire.training.run import ARTEFACT_FOLDER, CONFIG_FILE, load_pair
+
+RESULTS_FILE = "results.json"
+
+
+def saved_config(run_folder: Path) -> RunConfig:
+    """The config a run was trained with. Raises ``ArtefactError`` where the folder holds no run."""
+    if not (run_folder / CONFIG_FILE).is_file():
+        raise ArtefactError(f"{str(run_folder)!r} holds no run (no {CONFIG_FILE}); train one with `latentwire train CONFIG`")
+    content = read_json(run_folder / CONFIG_FILE, what="run config")
+    config = build_config(content["config"], where=str(run_folder / CONFIG_FILE))
+    return config.model_copy(update={"output_dir": str(run_folder)})
+
+
+def load_parts(config: RunConfig, bridge: Bridge | None, *, device: str | None, writer: bool) -> Parts:
+    """The pair of a config with its bridge. Raises ``MismatchError`` where the bridge was trained for another pair."""
+    sender, receiver = load_pair(config, device=device, full_sender=writer)
+    if bridge is not None:
+        if bridge.pair is not None:
+            bridge.pair.check(
+                sender=identity_of(sender.source), receiver=identity_of(receiver.source), sender_layer=sender.layer
+            )
+        bridge = bridge.to(receiver.device)
+    return Parts(sender, receiver, bridge)
+
+
+def evaluate_run(
+    run_folder: Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    split: str = "test",
+    data_dir: str | None = None,
+    max_rows: int | None = None,
+    device: str | None = None,
+    settings: EvaluationSettings | None = None,
+    out: Path | None = None,
+    advance: Advance = lambda what, rows: None,
+) -> Results:
+    """Evaluates the bridge of a run with the baselines on ``tasks`` (default: those it was trained on)."""
+    config = saved_config(run_folder)
+    bridge = Bridge.from_pretrained(run_folder / ARTEFACT_FOLDER)
+    chosen = list(methods or METHODS)
+    rows_of: list[tuple[Task, Sequence[Example]]] = []
+    partial, revisions, hashes = [], {}, {}
+    for name in tasks or config.task:
+        task = load_task(name)
+        # the rows of an evaluation never depend on the run's seed
+        read = read_task(task, split, data_dir=data_dir or config.data.data_dir, max_rows=max_rows)
+        rows_of.append((task, read.examples))
+        revisions[task.name], hashes[task.name] = read.revision, prompt_hash(read.examples)
+        partial += [] if read.complete else [task.name]
+    parts = load_parts(config, bridge, device=device, writer="text_relay" in chosen)
+    built = [build_method(name, parts) for name in chosen]
+    rows: list[ResultRow] = []
+    for task, examples in rows_of:
+        rows += evaluate_task(
+            task, examples, built, settings=settings or EvaluationSettings(), split=split, seed=config.seed, advance=advance
+        )
+    info = RunInfo(
+        config=config.model_dump(mode="json"),
+        seeds=[config.seed],
+        git=git_state(),
+        versions=versions(),
+        models={
+            "sender": identity_of(parts.sender.source).model_dump() | {"layer": parts.sender.layer},
+            "receiver": identity_of(parts.receiver.source).model_dump(),
+            "bridge_params": bridge.num_params,
+        },
+        hardware=hardware_summary(parts.receiver.device),
+        data_revisions=revisions,
+        partial=partial,
+        prompt_hashes=hashes,
+    )
+    return write_results(out or run_folder / RESULTS_FILE, info, rows)

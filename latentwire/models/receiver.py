@@ -1,0 +1,292 @@
+"""The receiver: a frozen language model that answers from a prompt in which a message stands.
+
+Layout of every pass: prefixes are padded on the left, so that all rows end at the same position, and what follows (an
+answer, the nodes of an option trie, generated tokens) is padded on the right. Positions count real tokens only, hence a
+row's result does not depend on its batch.
+
+Shapes: B rows, K soft tokens, P prefix positions, T answer tokens, N trie nodes, D_r receiver width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from latentwire.errors import DataError, MismatchError
+from latentwire.models.device import pick_device, pick_dtype
+from latentwire.models.freezing import freeze
+from latentwire.models.source import ModelSource, explained, resolve
+from latentwire.models.tokens import continuation_ids, encode_plain, leading_ids
+from latentwire.models.trie import OptionTrie, build_trie
+from latentwire.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class SoftTokens:
+    """A batch of soft messages: ``vectors`` [B, K, D_r]; ``mask`` [B, K] is True at real soft tokens."""
+
+    vectors: Float[Tensor, "B K D_r"]
+    mask: Bool[Tensor, "B K"]
+
+    def __getitem__(self, rows: Tensor | slice) -> SoftTokens:
+        return SoftTokens(self.vectors[rows], self.mask[rows])
+
+    @property
+    def tokens_per_row(self) -> Int[Tensor, " B"]:
+        return self.mask.sum(dim=1)
+
+    def bytes_per_row(self, dtype: torch.dtype) -> Int[Tensor, " B"]:
+        """Bytes on the wire of each message, sent in ``dtype``."""
+        return self.tokens_per_row * self.vectors.shape[-1] * dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the receiver reads before it answers: ``embeddings`` [B, P, D_r], left-padded, and the ``mask`` [B, P]."""
+
+    embeddings: Float[Tensor, "B P D_r"]
+    mask: Bool[Tensor, "B P"]
+
+
+class Receiver:
+    """A frozen causal language model that reads soft tokens, scores options and generates greedily."""
+
+    def __init__(self, source: ModelSource, model: nn.Module, *, device: torch.device, dtype: torch.dtype) -> None:
+        self.source, self.model, self.device, self.dtype = source, model, device, dtype
+        self.tokenizer = source.tokenizer
+        self.embed = model.get_input_embeddings()
+        self.width: int = source.config.hidden_size
+        self.max_tokens: int = source.config.max_position_embeddings
+        self.end_ids: set[int] = _end_ids(model, source)
+        self.embedding_rms = self._embedding_rms()
+        self._leading = leading_ids(self.tokenizer)
+
+    @property
+    def end_id(self) -> int:
+        """The token that closes an answer in training."""
+        return int(self.tokenizer.eos_token_id)
+
+    @torch.no_grad()
+    def _embedding_rms(self) -> float:
+        """Root mean square of the embedding table as the model reads it: the scale of a soft token."""
+        ids = torch.arange(self.embed.weight.shape[0], device=self.device)
+        squares = [self.embed(part).float().pow(2).mean().item() * len(part) for part in ids.split(8192)]
+        return float((sum(squares) / len(ids)) ** 0.5)
+
+    # ------------------------------------------------------------------------------------------------ tokenisation
+
+    def answer_ids(self, prompt: Prompt, answer: str, *, end: bool = True) -> list[int]:
+        """Tokens of ``answer`` behind the prompt, one space between them, closed by the end token unless told otherwise."""
+        ids = continuation_ids(self.tokenizer, prompt.after or prompt.before, f" {answer}")
+        return [*ids, self.end_id] if end else ids
+
+    def _prefix_ids(self, prompt: Prompt) -> tuple[list[int], list[int]]:
+        before = encode_plain(self.tokenizer, prompt.before) if prompt.before else []
+        after = encode_plain(self.tokenizer, prompt.after) if prompt.after else []
+        return [*self._leading, *before], after
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        return sum(len(part) for part in self._prefix_ids(prompt))
+
+    def prefix(self, prompts: Sequence[Prompt], soft: SoftTokens | None = None) -> Prefix:
+        """Embeds the prompts with the soft tokens of ``soft`` (row by row) in their holes.
+
+        Raises:
+            DataError: a row is longer than the model can read.
+            MismatchError: the soft tokens have another width than the receiver.
+        """
+        if soft is not None and soft.vectors.shape[-1] != self.width:
+            raise MismatchError(
+                f"soft tokens of width {soft.vectors.shape[-1]} cannot enter {self.source.name!r} (width {self.width}); "
+                "use the receiver the bridge was trained for"
+            )
+        pieces = [self._prefix_ids(prompt) for prompt in prompts]
+        flat = torch.tensor([token for before, after in pieces for token in (*before, *after)], device=self.device)
+        embedded = self.embed(flat)
+        rows, at = [], 0
+        for index, (before, after) in enumerate(pieces):
+            head, tail = at + len(before), at + len(before) + len(after)
+            middle = [] if soft is None else [soft.vectors[index][soft.mask[index]].to(embedded.dtype)]
+            rows.append(torch.cat([embedded[at:head], *middle, embedded[head:tail]]))
+            at = tail
+            if len(rows[-1]) >= self.max_tokens:
+                raise DataError(
+                    f"row {index} gives the receiver {len(rows[-1])} tokens, {self.source.name!r} reads at most {self.max_tokens}; "
+                    "shorten the context or send fewer soft tokens"
+                )
+        length = max(len(row) for row in rows)
+        embeddings = torch.stack([F.pad(row, (0, 0, length - len(row), 0)) for row in rows])
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        mask = torch.arange(length, device=self.device)[None, :] >= (length - lengths)[:, None]
+        return Prefix(embeddings, mask)
+
+    # ------------------------------------------------------------------------------------------------------ scoring
+
+    def answer_log_probs(
+        self, prefix: Prefix, answers: Sequence[Sequence[int]]
+    ) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        """Log-probability in nats of every answer token given all before it, and the mask of real ones. Differentiable."""
+        logits, targets, mask = self._answer_logits(prefix, answers)
+        log_probs = -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        return log_probs * mask, mask
+
+    def predicted_exactly(self, prefix: Prefix, answers: Sequence[Sequence[int]]) -> Bool[Tensor, " B"]:
+        """Whether greedy decoding would give exactly these answers (teacher forcing shows the same in one pass)."""
+        logits, targets, mask = self._answer_logits(prefix, answers)
+        return ((logits.argmax(-1) == targets) | ~mask).all(dim=1)
+
+    def _answer_logits(
+        self, prefix: Prefix, answers: Sequence[Sequence[int]]
+    ) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        length = max(len(answer) for answer in answers)
+        targets = torch.tensor([[*answer, *[0] * (length - len(answer))] for answer in answers], device=self.device)
+        lengths = torch.tensor([len(answer) for answer in answers], device=self.device)
+        mask = torch.arange(length, device=self.device)[None, :] < lengths[:, None]
+        # the last answer token predicts nothing, so it is not read
+        embeddings = torch.cat([prefix.embeddings, self.embed(targets[:, :-1])], dim=1)
+        attention = torch.cat([prefix.mask, mask[:, :-1]], dim=1)
+        output = self.model(
+            inputs_embeds=embeddings,
+            attention_mask=attention.long(),
+            position_ids=_positions(attention),
+            use_cache=False,
+            logits_to_keep=length,
+        )
+        return output.logits.float(), targets, mask
+
+    def tries(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[OptionTrie]:
+        """The option trie of each row; rows with the same options and prompt ending share one."""
+        cache: dict[tuple[str, tuple[str, ...]], OptionTrie] = {}
+        tries = []
+        for prompt, row_options in zip(prompts, options, strict=True):
+            key = (prompt.after, tuple(row_options))
+            if key not in cache:
+                cache[key] = build_trie([self.answer_ids(prompt, option, end=False) for option in row_options], self.end_id)
+            tries.append(cache[key])
+        return tries
+
+    def score_options(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " options"]]:
+        """Log-likelihood in nats of every option of every row, in one pass over prefix and trie nodes. Differentiable."""
+        nodes = max(len(trie.tokens) for trie in tries)
+        if nodes == 0:
+            log_probs = self.answer_next_log_probs(prefix)[:, None]
+        else:
+            log_probs = self._node_log_probs(prefix, tries, nodes)
+        return [
+            torch.stack([sum_path(log_probs[row], path) for path in trie.paths]) for row, trie in enumerate(tries)
+        ]
+
+    def answer_next_log_probs(self, prefix: Prefix) -> Float[Tensor, "B V"]:
+        """Log-probabilities of the token behind each prefix."""
+        output = self.model(
+            inputs_embeds=prefix.embeddings,
+            attention_mask=prefix.mask.long(),
+            position_ids=_positions(prefix.mask),
+            use_cache=False,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1].float().log_softmax(-1)
+
+    def _node_log_probs(self, prefix: Prefix, tries: Sequence[OptionTrie], nodes: int) -> Float[Tensor, "B N V"]:
+        batch, length = prefix.mask.shape
+        tokens = torch.zeros(batch, nodes, dtype=torch.long)
+        depths = torch.zeros(batch, nodes, dtype=torch.long)
+        sees = torch.eye(nodes, dtype=torch.bool).repeat(batch, 1, 1)
+        for row, trie in enumerate(tries):
+            if trie.tokens:
+                tokens[row, : len(trie.tokens)] = torch.tensor(trie.tokens)
+                depths[row, : len(trie.depths)] = torch.tensor(trie.depths)
+                pairs = [(node, other - 1) for node, others in enumerate(trie.ancestors) for other in others]
+                if pairs:
+                    sees[(row, *torch.tensor(pairs).T)] = True
+        positions = _positions(prefix.mask)
+        node_positions = positions[:, -1:] + depths.to(self.device)
+        total = length + nodes
+        allowed = torch.zeros(batch, total, total, dtype=torch.bool, device=self.device)
+        causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
+        allowed[:, :length, :length] = causal & prefix.mask[:, None, :]
+        allowed[:, length:, :length] = prefix.mask[:, None, :]
+        allowed[:, length:, length:] = sees.to(self.device)
+        # padding looks at itself: a row of the softmax without any entry would be NaN
+        allowed |= torch.eye(total, dtype=torch.bool, device=self.device)
+        bias = torch.zeros_like(allowed, dtype=self.dtype).masked_fill(~allowed, torch.finfo(self.dtype).min)
+        output = self.model(
+            inputs_embeds=torch.cat([prefix.embeddings, self.embed(tokens.to(self.device))], dim=1),
+            attention_mask=bias[:, None],
+            position_ids=torch.cat([positions, node_positions], dim=1),
+            use_cache=False,
+            logits_to_keep=nodes + 1,
+        )
+        return output.logits.float().log_softmax(-1)
+
+    # --------------------------------------------------------------------------------------------------- generation
+
+    @torch.no_grad()
+    def generate_ids(self, prefix: Prefix, *, max_new_tokens: int) -> list[list[int]]:
+        """Greedy continuation of each prefix with a KV cache, up to its end token (left out) or ``max_new_tokens``."""
+        attention, positions = prefix.mask.long(), _positions(prefix.mask)
+        output = self.model(
+            inputs_embeds=prefix.embeddings, attention_mask=attention, position_ids=positions, use_cache=True, logits_to_keep=1
+        )
+        next_position = positions[:, -1:] + 1
+        running = [True] * len(attention)
+        rows: list[list[int]] = [[] for _ in running]
+        for step in range(max_new_tokens):
+            chosen = output.logits[:, -1].argmax(-1)
+            for row, token in enumerate(chosen.tolist()):
+                running[row] = running[row] and token not in self.end_ids
+                if running[row]:
+                    rows[row].append(token)
+            if step == max_new_tokens - 1 or not any(running):
+                break
+            attention = F.pad(attention, (0, 1), value=1)
+            output = self.model(
+                input_ids=chosen[:, None],
+                attention_mask=attention,
+                position_ids=next_position + step,
+                past_key_values=output.past_key_values,
+                use_cache=True,
+            )
+        return rows
+
+    def generate(self, prefix: Prefix, *, max_new_tokens: int) -> list[str]:
+        """Greedy answers as text, without surrounding white space."""
+        rows = self.generate_ids(prefix, max_new_tokens=max_new_tokens)
+        return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
+
+
+def sum_path(log_probs: Float[Tensor, "N V"], path: Sequence[tuple[int, int]]) -> Float[Tensor, ""]:
+    """Sum of the log-probabilities along one option's (node, token) pairs."""
+    nodes, tokens = zip(*path, strict=True)
+    return log_probs[list(nodes), list(tokens)].sum()
+
+
+def _positions(mask: Bool[Tensor, "B P"]) -> Int[Tensor, "B P"]:
+    """0, 1, 2 … over the real tokens of each row; padding gets 0."""
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def _end_ids(model: nn.Module, source: ModelSource) -> set[int]:
+    """Tokens that end an answer: those of the tokenizer and of the generation config."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    several = configured if isinstance(configured, list) else [configured]
+    return {int(token) for token in (*several, source.tokenizer.eos_token_id) if token is not None}
+
+
+def load_receiver(
+    name: str, *, revision: str | None = None, device: str | None = None, dtype: str | None = None
+) -> Receiver:
+    """A frozen receiver by embedded name, folder or Hub id. ``dtype`` as in ``load_sender``."""
+    from transformers import AutoModelForCausalLM
+
+    source = resolve(name, revision)
+    chosen_device = pick_device(device)
+    chosen_dtype = pick_dtype(dtype, chosen_device)
+    with explained(source):
+        model = AutoModelForCausalLM.from_pretrained(source.location, dtype=chosen_dtype, **source.load_arguments())
+    return Receiver(source, freeze(model).to(chosen_device), device=chosen_device, dtype=chosen_dtype)

@@ -1,0 +1,120 @@
+"""The sender: the lower blocks of a frozen language model, read once per context.
+
+Hidden state k is the output of block k (0 = embeddings). The model is loaded with k blocks and without its final norm,
+which is bit-equal to ``hidden_states[k]`` of the whole model (k below its depth) and never reads the upper weights.
+
+Shapes: B rows, S sender tokens, D_s sender width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from latentwire.errors import UsageError
+from latentwire.files import digest
+from latentwire.models.device import pick_device, pick_dtype
+from latentwire.models.freezing import freeze
+from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.source import ModelSource, explained, resolve
+from latentwire.models.tokens import encode_contexts, pad_right
+
+
+@dataclass(frozen=True)
+class SenderStates:
+    """``states`` [B, S, D_s] of a batch of contexts; ``mask`` [B, S] is True at real tokens."""
+
+    states: Float[Tensor, "B S D_s"]
+    mask: Bool[Tensor, "B S"]
+
+
+class Sender:
+    """A truncated, frozen language model that turns contexts into hidden states."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        model: nn.Module,
+        *,
+        layer: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        writer: Receiver | None = None,
+    ) -> None:
+        self.source, self.model, self.layer, self.device, self.dtype = source, model, layer, device, dtype
+        self.writer = writer
+        self.tokenizer = source.tokenizer
+        self.width: int = source.config.hidden_size
+        self.max_tokens: int = source.config.max_position_embeddings
+
+    @property
+    def key(self) -> str:
+        """Identifies what the states depend on besides the text; the feature cache files them under it."""
+        return digest(self.source.fingerprint, self.source.tokenizer_hash, str(self.layer), str(self.dtype))[:16]
+
+    @torch.no_grad()
+    def read(self, contexts: Sequence[str]) -> SenderStates:
+        """Hidden states of the contexts, the begin-of-text token left out (it carries a huge norm and no content).
+
+        Raises:
+            DataError: a context is empty or longer than the model can read.
+        """
+        encoded, skip = encode_contexts(self.tokenizer, contexts, self.max_tokens, self.source.name)
+        ids, mask = pad_right(encoded, self.tokenizer.pad_token_id or 0, self.device)
+        output = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
+        return SenderStates(output.last_hidden_state[:, skip:], mask[:, skip:])
+
+
+def load_sender(
+    name: str,
+    *,
+    layer: int | None = None,
+    full: bool = False,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Sender:
+    """A frozen sender up to block ``layer`` (default: half of the model's depth).
+
+    Args:
+        name: embedded name, folder or Hub id.
+        layer: 0 (embeddings) to the model's depth; the depth itself gives the last block's output before the final norm.
+        full: also load the upper blocks and the LM head, for senders that must write text; ``sender.writer`` then holds
+            the whole model, which shares its lower blocks with the sender.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 on accelerators, float32 on a CPU.
+    """
+    from transformers import AutoModel
+
+    source = resolve(name, revision)
+    depth: int = source.config.num_hidden_layers
+    layer = depth // 2 if layer is None else layer
+    if not 0 <= layer <= depth:
+        raise UsageError(f"sender layer {layer} does not exist: {source.name!r} has blocks 1-{depth} (0 = embeddings)")
+    if full:
+        writer = load_receiver(name, revision=revision, device=device, dtype=dtype)
+        lower = _lower_blocks(writer.model.get_decoder(), layer)
+        return Sender(source, lower, layer=layer, device=writer.device, dtype=writer.dtype, writer=writer)
+    chosen_device = pick_device(device)
+    chosen_dtype = pick_dtype(dtype, chosen_device)
+    config = copy.deepcopy(source.config)
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layer]
+    config.num_hidden_layers = layer
+    with explained(source):
+        model = AutoModel.from_pretrained(source.location, config=config, dtype=chosen_dtype, **source.load_arguments())
+    model.norm = nn.Identity()
+    return Sender(source, freeze(model).to(chosen_device), layer=layer, device=chosen_device, dtype=chosen_dtype)
+
+
+def _lower_blocks(decoder: nn.Module, layer: int) -> nn.Module:
+    """A view of the first ``layer`` blocks of ``decoder`` that shares their weights and leaves ``decoder`` as it is."""
+    lower = copy.copy(decoder)
+    lower._modules = dict(decoder._modules)
+    lower.layers = decoder.layers[:layer]  # type: ignore[index, assignment]
+    lower.norm = nn.Identity()
+    return lower

@@ -1,0 +1,68 @@
+"""Token plumbing shared by sender and receiver: special tokens, continuations, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from latentwire.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts before every text (its BOS, or nothing)."""
+    return list(tokenizer("")["input_ids"])
+
+
+def encode_contexts(
+    tokenizer: PreTrainedTokenizerBase, contexts: Sequence[str], max_tokens: int, model_name: str
+) -> tuple[list[list[int]], int]:
+    """Token ids of each context with its leading special tokens, and how many those are.
+
+    Raises:
+        DataError: a context is empty or has more than ``max_tokens`` tokens.
+    """
+    for index, text in enumerate(contexts):
+        if not text.strip():
+            raise DataError(f"context {index} is empty; every context needs text for the sender to read")
+    skip = len(leading_ids(tokenizer))
+    encoded = [list(ids) for ids in tokenizer(list(contexts), verbose=False)["input_ids"]]
+    for index, ids in enumerate(encoded):
+        if len(ids) > max_tokens:
+            raise DataError(
+                f"context {index} has {len(ids)} tokens, {model_name!r} reads at most {max_tokens}; "
+                f"shorten it (it begins {contexts[index][:40]!r})"
+            )
+    return encoded, skip
+
+
+def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text that stands inside a prompt."""
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def continuation_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, continuation: str) -> list[int]:
+    """The tokens that ``continuation`` adds behind ``prompt``, as one text would be cut.
+
+    Encoding the continuation alone would let some tokenizers put a second space before it.
+    """
+    before = encode_plain(tokenizer, prompt)
+    both = encode_plain(tokenizer, prompt + continuation)
+    return both[len(before) :] if both[: len(before)] == before else encode_plain(tokenizer, continuation)
+
+
+def pad_right(
+    rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    """Ids [B, T] padded at the end, and the mask of real tokens."""
+    length = max(len(row) for row in rows)
+    ids = torch.tensor([[*row, *[pad_id] * (length - len(row))] for row in rows], dtype=torch.long)
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(length)[None, :] < lengths[:, None]
+    return ids.to(device), mask.to(device)

@@ -1,0 +1,46 @@
+"""Configuration objects: frozen, closed to unknown keys, and clear about what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from latentwire.errors import ConfigError, suggestion
+
+Model = TypeVar("Model", bound="Schema")
+
+
+class Schema(BaseModel):
+    """Base of every configuration object."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def validated(schema: type[Model], value: Mapping[str, Any], *, where: str) -> Model:
+    """``schema`` built from ``value``. Raises ``ConfigError`` with one line about the first problem."""
+    try:
+        return schema.model_validate(dict(value))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _known_keys(schema, first["loc"][:-1])
+            raise ConfigError(f"{where}: unknown key {path!r}; {suggestion(str(first['loc'][-1]), known)}") from None
+        if first["type"] == "missing":
+            raise ConfigError(f"{where}: key {path!r} is missing") from None
+        raise ConfigError(f"{where}: {path} = {first['input']!r} does not fit: {first['msg']}") from None
+
+
+def _known_keys(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Keys allowed at ``path`` inside ``schema``."""
+    for part in path:
+        field = schema.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        nested = [item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)]
+        if not nested:
+            return []
+        schema = nested[0]
+    return list(schema.model_fields)

@@ -1,0 +1,97 @@
+"""The short way: send a text, ask about it.
+
+>>> wire = Telepathy.from_pretrained("runs/demo/bridge")
+>>> message = wire.send(["Maria left 47 apples in Lisbon."])
+>>> wire.ask(message, ["How many apples?"])
+['47']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from latentwire.bridges.base import Bridge, identity_of
+from latentwire.errors import MismatchError, UsageError
+from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.models.sender import Sender, load_sender
+from latentwire.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Message:
+    """Soft tokens for a batch of contexts, ready to be asked about. ``message_bytes`` is the size of each on the wire."""
+
+    soft: SoftTokens
+    message_bytes: list[int]
+
+    def __len__(self) -> int:
+        return len(self.soft.vectors)
+
+    @property
+    def soft_tokens(self) -> list[int]:
+        """Number of soft tokens of each context."""
+        counts: list[int] = self.soft.tokens_per_row.tolist()
+        return counts
+
+
+class Telepathy:
+    """A sender, a bridge and a receiver, loaded and checked against each other."""
+
+    def __init__(self, sender: Sender, bridge: Bridge, receiver: Receiver) -> None:
+        if bridge.pair is None:
+            raise MismatchError("this bridge does not say which models it connects; save it from a training run")
+        bridge.pair.check(sender=identity_of(sender.source), receiver=identity_of(receiver.source), sender_layer=sender.layer)
+        self.sender, self.bridge, self.receiver, self.pair = sender, bridge, receiver, bridge.pair
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        location: str | Path,
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        sender: str | None = None,
+        receiver: str | None = None,
+    ) -> Telepathy:
+        """Loads the bridge in a folder or Hub repository with the two models named in its config.
+
+        ``sender`` and ``receiver`` may name the same models at another place (a local copy).
+
+        Raises:
+            ArtefactError: the artefact is missing, cut or corrupt. MismatchError: the models are not those it was
+            trained for; the message names both.
+        """
+        bridge = Bridge.from_pretrained(location, revision=revision)
+        if bridge.pair is None:
+            raise MismatchError(f"the bridge at {str(location)!r} does not say which models it connects; save it from a training run")
+        pair = bridge.pair
+        loaded_sender = load_sender(
+            sender or pair.sender.name, layer=pair.sender_layer, revision=pair.sender.revision, device=device, dtype=dtype
+        )
+        loaded_receiver = load_receiver(receiver or pair.receiver.name, revision=pair.receiver.revision, device=device, dtype=dtype)
+        return cls(loaded_sender, bridge.to(loaded_receiver.device), loaded_receiver)
+
+    @torch.no_grad()
+    def send(self, contexts: Sequence[str]) -> Message:
+        """One message per context. Raises ``DataError`` for an empty context or one longer than the sender reads."""
+        if isinstance(contexts, str) or not contexts:
+            raise UsageError("send takes a non-empty list of texts, for example wire.send(['Maria left 47 apples in Lisbon.'])")
+        soft = self.bridge(self.sender.read([self.pair.sender_prompt.replace("{context}", text) for text in contexts]))
+        return Message(soft, soft.bytes_per_row(self.receiver.dtype).tolist())
+
+    def ask(self, message: Message, questions: Sequence[str], *, max_new_tokens: int = 64) -> list[str]:
+        """One answer per context; give one question for each, or a single one for all."""
+        if isinstance(questions, str):
+            questions = [questions]
+        if len(questions) == 1:
+            questions = list(questions) * len(message)
+        if len(questions) != len(message):
+            raise UsageError(f"{len(message)} contexts were sent, {len(questions)} questions asked; give one question per context")
+        before, _, after = self.pair.receiver_prompt.partition("{message}")
+        prompts = [Prompt(before, after.replace("{question}", question)) for question in questions]
+        return self.receiver.generate(self.receiver.prefix(prompts, message.soft), max_new_tokens=max_new_tokens)

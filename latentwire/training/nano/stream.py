@@ -1,0 +1,112 @@
+"""The pretraining stream of the embedded models: tiny-world documents and plain text, as batches of tokens.
+
+Chunk c of the stream depends on (seed, c) alone, so a resumed run reads what the uninterrupted one would have read.
+Shapes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import torch
+
+from latentwire.data.tinyworld.lessons import END, Document, draw_lesson
+from latentwire.errors import DataError
+from latentwire.models.nano.specs import BOS_ID, EOS_ID, PAD_ID
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORE = -100
+#: tokens of one micro-batch; lengths are rounded up to a multiple of 16 to keep the allocator calm
+MICRO_BATCH_TOKENS = 2048
+MAX_DOCUMENT_TOKENS = 256
+#: the last part of every file never enters training; held-out loss is measured there
+HELD_OUT_TEXT_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """``ids`` [B, T] and the ``targets`` [B, T] to predict at each position (``IGNORE`` where nothing is asked)."""
+
+    ids: torch.Tensor
+    targets: torch.Tensor
+
+
+class PlainText:
+    """Excerpts of all ``*.txt`` files below a folder, official evaluation files (``*_valid``, ``*_test``) left out."""
+
+    def __init__(self, folder: Path) -> None:
+        paths = [p for p in sorted(folder.rglob("*.txt")) if not p.stem.endswith(("_valid", "_test"))] if folder.is_dir() else []
+        self.texts = [text for path in paths if (text := path.read_text(encoding="utf-8", errors="replace").strip())]
+        if not self.texts:
+            raise DataError(f"no plain text: {str(folder)!r} holds no non-empty *.txt file; give a folder with --text_dir")
+        self.sizes = [len(text) for text in self.texts]
+
+    def excerpt(self, rng: Random, characters: int, *, held_out: bool = False) -> str:
+        """About ``characters`` of running text, from the start of a word."""
+        text = rng.choices(self.texts, weights=self.sizes)[0]
+        border = int(len(text) * (1 - HELD_OUT_TEXT_SHARE))
+        first, last = (border, len(text)) if held_out else (0, border)
+        start = rng.randrange(first, max(first + 1, last - characters))
+        words = text[start : min(start + characters, last)].split(" ", 1)
+        return words[-1]
+
+
+def encode_documents(tokenizer: PreTrainedTokenizerBase, documents: list[Document]) -> list[tuple[list[int], list[int]]]:
+    """(ids, targets) of each document; segments are encoded apart, as prompts and answers are when the model is used."""
+    flat = [text.removesuffix(END) for document in documents for text, _ in document]
+    encoded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
+    result = []
+    for document in documents:
+        ids, wanted = [BOS_ID], [False]
+        for text, is_target in document:
+            piece = next(encoded) + ([EOS_ID] if text.endswith(END) else [])
+            ids += piece
+            wanted += [is_target] * len(piece)
+        targets = [token if want else IGNORE for token, want in zip(ids[1:], wanted[1:], strict=True)] + [IGNORE]
+        result.append((ids[:MAX_DOCUMENT_TOKENS], targets[:MAX_DOCUMENT_TOKENS]))
+    return result
+
+
+def batched(rows: list[tuple[list[int], list[int]]], rng: Random) -> list[MicroBatch]:
+    """Rows of similar length together, about ``MICRO_BATCH_TOKENS`` each, in random order."""
+    rows = sorted(rows, key=lambda row: len(row[0]))
+    batches = []
+    while rows:
+        length = -(-len(rows[-1][0]) // 16) * 16
+        taken, rows = rows[-max(1, MICRO_BATCH_TOKENS // length) :], rows[: -max(1, MICRO_BATCH_TOKENS // length)]
+        ids = torch.full((len(taken), length), PAD_ID)
+        targets = torch.full((len(taken), length), IGNORE)
+        for index, (row_ids, row_targets) in enumerate(taken):
+            ids[index, : len(row_ids)] = torch.tensor(row_ids)
+            targets[index, : len(row_targets)] = torch.tensor(row_targets)
+        batches.append(MicroBatch(ids, targets))
+    rng.shuffle(batches)
+    return batches
+
+
+def lesson_chunk(tokenizer: PreTrainedTokenizerBase, *, seed: int, chunk: int, progress: float, documents: int) -> list[MicroBatch]:
+    """One chunk of tiny-world documents."""
+    rng = Random(f"lessons:{seed}:{chunk}")
+    return batched(encode_documents(tokenizer, [draw_lesson(rng, progress) for _ in range(documents)]), rng)
+
+
+def text_chunk(tokenizer: PreTrainedTokenizerBase, text: PlainText, *, seed: int, chunk: int, rows: int) -> list[MicroBatch]:
+    """One chunk of plain text: ``rows`` rows of exactly ``MAX_DOCUMENT_TOKENS``, every token a target."""
+    rng = Random(f"text:{seed}:{chunk}")
+    return batched(list(text_rows(tokenizer, text, rng, rows, held_out=False)), rng)
+
+
+def text_rows(
+    tokenizer: PreTrainedTokenizerBase, text: PlainText, rng: Random, rows: int, *, held_out: bool
+) -> Iterator[tuple[list[int], list[int]]]:
+    """``rows`` excerpts as (ids, targets)."""
+    excerpts = [text.excerpt(rng, MAX_DOCUMENT_TOKENS * 5, held_out=held_out) for _ in range(rows)]
+    for encoded in tokenizer(excerpts, add_special_tokens=False)["input_ids"]:
+        ids = [BOS_ID, *encoded][: MAX_DOCUMENT_TOKENS + 1]
+        yield ids[:-1], ids[1:]

@@ -1,0 +1,96 @@
+"""What a run would do and cost, worked out before anything is loaded: ``--dry-run``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from latentwire.bridges import bridge_config
+from latentwire.bridges.base import BridgeEnds
+from latentwire.config import ModelSettings, RunConfig
+from latentwire.data.readers import GENERATED_ROWS
+from latentwire.data.task import load_task
+from latentwire.errors import UsageError
+from latentwire.models.costs import causal_lm_params, sender_params
+from latentwire.models.device import pick_device, pick_dtype
+from latentwire.models.source import resolve
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The figures of a dry run. Memory is that of weights, gradients and optimiser; activations come on top."""
+
+    name: str
+    folder: str
+    tasks: list[str]
+    train_rows_per_task: str
+    validation_rows_per_task: str
+    sender: str
+    sender_layer: int
+    receiver: str
+    bridge: str
+    device: str
+    trainable_params: int
+    sender_memory_bytes: int
+    receiver_memory_bytes: int
+    bridge_training_memory_bytes: int
+    checkpoint_disk_bytes: int
+    artefact_disk_bytes: int
+    steps: int
+    rows_seen: int
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
+    """Checks every name in the config and computes the figures; only the models' config files are read."""
+    chosen_device = pick_device(device)
+    for name in config.task:
+        load_task(name)
+    sender, receiver = (resolve(item.model, item.revision) for item in (config.sender, config.receiver))
+    layer = pick_layer(config, sender.config.num_hidden_layers)
+    bridge = bridge_config(config.bridge)
+    ends = BridgeEnds(sender_width=sender.config.hidden_size, receiver_width=receiver.config.hidden_size, receiver_rms=1.0)
+    params = bridge.num_params(ends)
+
+    def weight_bytes(item: ModelSettings, count: int) -> int:
+        return count * pick_dtype(item.dtype, chosen_device).itemsize
+
+    training = config.training
+    return RunPlan(
+        name=config.name,
+        folder=str(config.folder),
+        tasks=list(config.task),
+        train_rows_per_task=_rows(config, "train", config.data.train_rows),
+        validation_rows_per_task=_rows(config, "validation", config.data.validation_rows),
+        sender=sender.name,
+        sender_layer=layer,
+        receiver=receiver.name,
+        bridge=f"{bridge.name}, {bridge.describe_rate()}",
+        device=str(chosen_device),
+        trainable_params=params,
+        sender_memory_bytes=weight_bytes(config.sender, sender_params(sender, layer)),
+        receiver_memory_bytes=weight_bytes(config.receiver, causal_lm_params(receiver)),
+        # weights, gradients and two moments in float32
+        bridge_training_memory_bytes=16 * params,
+        # weights, best weights and two moments
+        checkpoint_disk_bytes=16 * params,
+        artefact_disk_bytes=4 * params,
+        steps=training.steps,
+        rows_seen=training.steps * training.batch_size,
+    )
+
+
+def pick_layer(config: RunConfig, depth: int) -> int:
+    """The sender layer of the run: as configured, else half of the depth."""
+    layer = depth // 2 if config.sender.layer is None else config.sender.layer
+    if layer > depth:
+        raise UsageError(f"sender layer {layer} does not exist: {config.sender.model!r} has blocks 1-{depth} (0 = embeddings)")
+    return layer
+
+
+def _rows(config: RunConfig, split: str, wanted: int | None) -> str:
+    if wanted is not None:
+        return f"at most {wanted}"
+    generated = all(load_task(name).config.source.generated for name in config.task)
+    return str(GENERATED_ROWS[split]) if generated else "all"

@@ -1,0 +1,178 @@
+"""One training run from its config to its artefact.
+
+``<folder>/config.json``  the resolved config and its identity
+``<folder>/log.jsonl``    loss, RMS ratio, shuffled gap, effective rank, validation
+``<folder>/checkpoint.safetensors``  what a resume needs
+``<folder>/bridge/``      the artefact: config, weights, card
+``<folder>/train.json``   the summary; its presence means that the run is finished
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentwire.bridges import bridge_config
+from latentwire.bridges.base import Bridge, BridgeEnds, BridgePair, identity_of
+from latentwire.bridges.card import bridge_card
+from latentwire.config import RunConfig
+from latentwire.data.readers import read_task
+from latentwire.data.task import Example, load_task
+from latentwire.errors import MismatchError, UsageError
+from latentwire.files import file_digest, read_json, write_json
+from latentwire.models.device import hardware_summary
+from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.sender import Sender, load_sender
+from latentwire.provenance import git_state, versions
+from latentwire.training.features import FeatureCache
+from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
+
+SUMMARY_FILE, CONFIG_FILE, ARTEFACT_FOLDER = "train.json", "config.json", "bridge"
+
+Say = Callable[[str], None]
+
+
+def finished_summary(config: RunConfig) -> dict[str, Any] | None:
+    """The summary of a finished run of exactly this config in its folder, else None.
+
+    Raises:
+        MismatchError: the folder belongs to another config.
+    """
+    folder = config.folder
+    if not (folder / CONFIG_FILE).exists():
+        return None
+    saved = read_json(folder / CONFIG_FILE, what="run config")
+    if saved.get("identity") != config.identity:
+        differing = _differences(saved.get("config", {}), config.model_dump(mode="json", exclude={"output_dir": True}))
+        raise MismatchError(
+            f"{str(folder)!r} holds a run of another config ({'; '.join(differing[:3]) or 'other version'}); "
+            "choose another folder with --set output_dir=… or add --overwrite"
+        )
+    if not (folder / SUMMARY_FILE).exists():
+        return None
+    summary: dict[str, Any] = read_json(folder / SUMMARY_FILE, what="run summary")
+    return summary
+
+
+def train_run(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str | None = None,
+    hooks: Hooks | None = None,
+    say: Say = lambda line: None,
+    cache_folder: Path | None = None,
+) -> dict[str, Any]:
+    """Trains the config's bridge, or returns the summary of the finished run that already did.
+
+    Raises:
+        MismatchError: the folder belongs to another config. UsageError: it holds an unfinished run and neither
+        ``resume`` nor ``overwrite`` is given. StoppedEarlyError: the hooks asked to stop; resume goes on.
+    """
+    folder = config.folder
+    if not overwrite:
+        summary = finished_summary(config)
+        if summary is not None:
+            say(f"{folder} already holds this trained bridge; nothing to do")
+            return summary
+        if (folder / CHECKPOINT_FILE).exists() and not resume:
+            raise UsageError(f"{str(folder)!r} holds an unfinished run of this config; add --resume to go on or --overwrite to start again")
+    sender, receiver = load_pair(config, device=device)
+    train, validation, revisions = _read_rows(config, say)
+    cache = FeatureCache(sender, folder=cache_folder, cap_gib=config.data.cache_cap_gib, notice=say)
+    texts = [row.sender_prompt for row in (*train, *validation)]
+    cache.add(texts)
+    say(f"sender states: {cache.texts_read} texts read, {len(set(texts)) - cache.texts_read} from the cache")
+    bridge = new_bridge(config, sender, receiver, train[0])
+    trainer = Trainer(
+        config, bridge=bridge, receiver=receiver, cache=cache, train=train, validation=validation, folder=folder, hooks=hooks
+    )
+    if overwrite:
+        for name in (SUMMARY_FILE, CHECKPOINT_FILE):
+            (folder / name).unlink(missing_ok=True)
+    write_json(
+        folder / CONFIG_FILE,
+        {"identity": config.identity, "config": config.model_dump(mode="json", exclude={"output_dir": True})},
+    )
+    if resume and (folder / CHECKPOINT_FILE).exists():
+        trainer.restore()
+        say(f"resumed at step {trainer.step} of {config.training.steps}")
+    best = trainer.run()
+    summary = {
+        "name": config.name,
+        "identity": config.identity,
+        "steps": config.training.steps,
+        "seconds": round(trainer.seconds, 1),
+        "trainable_params": bridge.num_params,
+        "best_step": best.step,
+        "validation": round(best.score, 5),
+        "validation_loss": round(best.loss, 5),
+        "train_rows": len(train),
+        "validation_rows": len(validation),
+        "data_revisions": revisions,
+        "git": git_state(),
+        "versions": versions(),
+        "hardware": hardware_summary(receiver.device),
+    }
+    bridge.save_pretrained(folder / ARTEFACT_FOLDER, card=bridge_card(bridge, config.model_dump(mode="json"), summary))
+    summary["weights_sha256"] = file_digest(folder / ARTEFACT_FOLDER / "model.safetensors")
+    write_json(folder / SUMMARY_FILE, summary)
+    return summary
+
+
+def load_pair(config: RunConfig, *, device: str | None = None, full_sender: bool = False) -> tuple[Sender, Receiver]:
+    """The two frozen models of a config."""
+    sender = load_sender(
+        config.sender.model,
+        layer=config.sender.layer,
+        full=full_sender,
+        revision=config.sender.revision,
+        device=device,
+        dtype=config.sender.dtype,
+    )
+    receiver = load_receiver(
+        config.receiver.model, revision=config.receiver.revision, device=device, dtype=config.receiver.dtype
+    )
+    return sender, receiver
+
+
+def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver, example: Example) -> Bridge:
+    """A freshly initialised bridge for this pair, its weights fixed by the seed."""
+    torch.manual_seed(config.seed)
+    ends = BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)
+    bridge = bridge_config(config.bridge).build(ends)
+    bridge.pair = BridgePair(
+        sender=identity_of(sender.source),
+        receiver=identity_of(receiver.source),
+        sender_layer=sender.layer,
+        sender_prompt="{context}",
+        receiver_prompt="{message}\nQuestion: {question}\nAnswer:",
+    )
+    return bridge.to(receiver.device)
+
+
+def _read_rows(config: RunConfig, say: Say) -> tuple[list[Example], list[Example], dict[str, str]]:
+    train: list[Example] = []
+    validation: list[Example] = []
+    revisions = {}
+    for name in config.task:
+        task = load_task(name)
+        data = config.data
+        rows = read_task(task, "train", data_dir=data.data_dir, max_rows=data.train_rows)
+        train += rows.examples
+        validation += read_task(task, "validation", data_dir=data.data_dir, max_rows=data.validation_rows).examples
+        revisions[task.name] = rows.revision
+    say(f"rows: {len(train)} to train, {len(validation)} to validate, {len(config.task)} task(s)")
+    return train, validation, revisions
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """``key: there → here`` for every leaf that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))]
+    return [] if old == new else [f"{path}: {old!r} there, {new!r} here"]

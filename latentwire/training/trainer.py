@@ -1,0 +1,253 @@
+"""Training of a bridge between two frozen models.
+
+The sender's states come from the feature cache, so a step is: bridge forward, receiver forward over what the loss needs,
+backward into the bridge alone. Which rows a step sees depends on (seed, step) only; a run that was killed resumes from
+its last checkpoint and ends with the same bytes on a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentwire.bridges.base import Bridge
+from latentwire.config import RunConfig, TrainingSettings
+from latentwire.data.task import Example
+from latentwire.errors import StoppedEarlyError
+from latentwire.files import write_text
+from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.training.checkpoint import load_checkpoint, save_checkpoint
+from latentwire.training.features import FeatureCache
+from latentwire.training.objectives import diversity_term, effective_rank, first_stage_loss, rms_ratio, task_loss
+from latentwire.training.optimisers import Optimiser
+
+CHECKPOINT_FILE, LOG_FILE = "checkpoint.safetensors", "log.jsonl"
+
+
+@dataclass
+class Hooks:
+    """How a run talks to the outside while it trains."""
+
+    log: Callable[[dict[str, Any]], None] = lambda entry: None
+    advance: Callable[[int], None] = lambda step: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class Best:
+    """The best validation so far and the weights that gave it."""
+
+    score: float = -1.0
+    loss: float = float("inf")
+    step: int = -1
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class RowOrder:
+    """Row indices for any step: shuffled epochs end to end, computed from (seed, epoch) alone."""
+
+    def __init__(self, rows: int, seed: int) -> None:
+        self.rows, self.seed = rows, seed
+        self._epoch: tuple[int, list[int]] = (-1, [])
+
+    def batch(self, step: int, size: int) -> list[int]:
+        return [self._at(position) for position in range(step * size, (step + 1) * size)]
+
+    def _at(self, position: int) -> int:
+        epoch, offset = divmod(position, self.rows)
+        if self._epoch[0] != epoch:
+            order = list(range(self.rows))
+            Random(f"order:{self.seed}:{epoch}").shuffle(order)
+            self._epoch = (epoch, order)
+        return self._epoch[1][offset]
+
+
+class Trainer:
+    """One training run in ``folder``.
+
+    Args:
+        bridge: trained in place; after ``run`` it holds the weights that were best on validation.
+        train, validation: examples; validation chooses the checkpoint and nothing else does.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        bridge: Bridge,
+        receiver: Receiver,
+        cache: FeatureCache,
+        train: Sequence[Example],
+        validation: Sequence[Example],
+        folder: Path,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self.config, self.settings = config, config.training
+        self.bridge, self.receiver, self.cache = bridge, receiver, cache
+        self.train_rows, self.validation_rows = train, validation
+        self.folder, self.hooks = folder, hooks or Hooks()
+        self.order = RowOrder(len(train), config.seed)
+        self.optimiser = make_optimiser(bridge, self.settings)
+        self.step, self.seconds = 0, 0.0
+        self.best = Best()
+        self.log: list[dict[str, Any]] = []
+
+    # --------------------------------------------------------------------------------------------------------- loop
+
+    def run(self) -> Best:
+        """Trains to the last step. Raises ``StoppedEarlyError`` after saving when the hooks ask to stop."""
+        settings = self.settings
+        while self.step < settings.steps:
+            started = time.perf_counter()
+            entry = self.train_step()
+            if self.step % settings.validate_every == 0 or self.step == settings.steps:
+                entry |= self.validate()
+            self.seconds += time.perf_counter() - started
+            if len(entry) > 1:
+                self.log.append(entry)
+                self.hooks.log(entry)
+            self.hooks.advance(self.step)
+            stopping = self.step < settings.steps and self.hooks.should_stop()
+            if self.step % settings.checkpoint_every == 0 or self.step == settings.steps or stopping:
+                self.save()
+            if stopping:
+                raise StoppedEarlyError(f"stopped at step {self.step} of {settings.steps}, all saved; go on with --resume")
+        self.bridge.load_state_dict(self.best.weights)
+        self.bridge.eval()
+        return self.best
+
+    def train_step(self) -> dict[str, Any]:
+        """One update of the bridge; returns ``{"step"}``, with diagnostics every ``log_every`` steps."""
+        settings = self.settings
+        rows = [self.train_rows[index] for index in self.order.batch(self.step, settings.batch_size)]
+        self.bridge.train()
+        soft = self.bridge(self.cache.states([row.sender_prompt for row in rows]))
+        loss = self._loss(rows, soft)
+        objective = loss
+        if settings.diversity_weight:
+            objective = loss + settings.diversity_weight * diversity_term(soft)
+        objective.backward()
+        gradient_norm = self.optimiser.step(self.step, clip_norm=settings.clip_norm)
+        self.step += 1
+        entry: dict[str, Any] = {"step": self.step}
+        if self.step % settings.log_every == 0:
+            entry |= {
+                "stage": "first" if self._in_first_stage(self.step - 1) else "task",
+                "loss": round(loss.item(), 5),
+                "gradient_norm": round(gradient_norm, 5),
+                **self._diagnostics(rows, soft, loss.item()),
+            }
+        return entry
+
+    def _in_first_stage(self, step: int) -> bool:
+        stage = self.settings.first_stage
+        return stage.objective != "none" and step < stage.share * self.settings.steps
+
+    def _loss(self, rows: Sequence[Example], soft: SoftTokens) -> Tensor:
+        if self._in_first_stage(self.step):
+            return first_stage_loss(self.receiver, rows, soft, self.settings.first_stage.objective)
+        rng = Random(f"options:{self.config.seed}:{self.step}")
+        return task_loss(self.receiver, rows, soft, rng=rng, sampled_options=self.settings.sampled_options)
+
+    @torch.no_grad()
+    def _diagnostics(self, rows: Sequence[Example], soft: SoftTokens, loss: float) -> dict[str, float]:
+        """Signs of collapse: RMS ratio, matched-minus-shuffled gap of the loss (near 0 is bad), effective rank."""
+        shifted = SoftTokens(soft.vectors.detach().roll(1, dims=0), soft.mask.roll(1, dims=0))
+        self.step -= 1  # the shuffled loss belongs to the step that was just made
+        shuffled = self._loss(rows, shifted).item() if len(rows) > 1 else loss
+        self.step += 1
+        return {
+            "rms_ratio": round(rms_ratio(soft, self.bridge.ends.receiver_rms), 5),
+            "shuffled_gap": round(shuffled - loss, 5),
+            "effective_rank": round(effective_rank(soft), 3),
+        }
+
+    # --------------------------------------------------------------------------------------------------- validation
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean over tasks of the share of right answers, and the mean loss; keeps the weights if they are the best."""
+        self.bridge.eval()
+        right: dict[str, list[bool]] = {}
+        losses = []
+        size = max(32, self.settings.batch_size)
+        for start in range(0, len(self.validation_rows), size):
+            rows = self.validation_rows[start : start + size]
+            soft = self.bridge(self.cache.states([row.sender_prompt for row in rows]))
+            rng = Random(f"validation:{start}")
+            loss = task_loss(self.receiver, rows, soft, rng=rng, sampled_options=self.settings.sampled_options)
+            losses.append(loss.item() * len(rows))
+            for row, is_right in zip(rows, answered_right(self.receiver, rows, soft), strict=True):
+                right.setdefault(row.task, []).append(is_right)
+        score = sum(sum(values) / len(values) for values in right.values()) / len(right)
+        loss_mean = sum(losses) / len(self.validation_rows)
+        if (score, -loss_mean) > (self.best.score, -self.best.loss):
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.bridge.state_dict().items()}
+            self.best = Best(score, loss_mean, self.step, weights)
+        per_task = {f"validation/{task}": round(sum(values) / len(values), 5) for task, values in right.items()}
+        return {"validation": round(score, 5), "validation_loss": round(loss_mean, 5)} | (per_task if len(per_task) > 1 else {})
+
+    # -------------------------------------------------------------------------------------------------- checkpoints
+
+    def save(self) -> None:
+        """Writes the checkpoint and, for people, the log up to it."""
+        write_text(self.folder / LOG_FILE, "".join(json.dumps(entry) + "\n" for entry in self.log))
+        save_checkpoint(
+            self.folder / CHECKPOINT_FILE,
+            {
+                "identity": self.config.identity,
+                "step": self.step,
+                "seconds": self.seconds,
+                "bridge": dict(self.bridge.state_dict()),
+                "optimiser": self.optimiser.state_dict(),
+                "best": {"score": self.best.score, "loss": self.best.loss, "step": self.best.step, "weights": self.best.weights},
+                "log": self.log,
+            },
+        )
+
+    def restore(self) -> None:
+        """Goes back to the last checkpoint. Raises ``ArtefactError`` where it is missing, cut or corrupt."""
+        state = load_checkpoint(self.folder / CHECKPOINT_FILE)
+        self.bridge.load_state_dict(state["bridge"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
+        self.best = Best(**state["best"])
+
+
+def make_optimiser(bridge: Bridge, settings: TrainingSettings) -> Optimiser:
+    return Optimiser(
+        bridge.named_parameters(),
+        name=settings.optimizer,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        total_steps=settings.steps,
+        warmup_steps=settings.warmup_steps,
+    )
+
+
+def answered_right(receiver: Receiver, rows: Sequence[Example], soft: SoftTokens) -> list[bool]:
+    """Whether the best-scored option, or the greedy answer, is the gold one."""
+    result = [False] * len(rows)
+    with_options = [index for index, row in enumerate(rows) if row.options]
+    free = [index for index, row in enumerate(rows) if not row.options]
+    if with_options:
+        prompts = [rows[index].receiver_prompt for index in with_options]
+        tries = receiver.tries(prompts, [rows[index].options for index in with_options])
+        scores = receiver.score_options(receiver.prefix(prompts, soft[torch.tensor(with_options)]), tries)
+        for index, score in zip(with_options, scores, strict=True):
+            result[index] = int(score.argmax()) == rows[index].label
+    if free:
+        prompts = [rows[index].receiver_prompt for index in free]
+        answers = [receiver.answer_ids(prompt, rows[index].answer) for prompt, index in zip(prompts, free, strict=True)]
+        exact = receiver.predicted_exactly(receiver.prefix(prompts, soft[torch.tensor(free)]), answers)
+        for index, is_exact in zip(free, exact.tolist(), strict=True):
+            result[index] = is_exact
+    return result
