@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentwire.bridges.base import Bridge, identity_of
+from latentwire.bridges.base import WEIGHTS_FILE, Bridge, identity_of
 from latentwire.config import RunConfig, build_config
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, Task, load_task
 from latentwire.errors import ArtefactError
 from latentwire.evaluation.evaluator import Advance, EvaluationSettings, evaluate_task, prompt_hash
 from latentwire.evaluation.results import ResultRow, Results, RunInfo, write_results
-from latentwire.files import read_json
+from latentwire.files import file_digest, read_json
 from latentwire.methods import METHODS, build_method
 from latentwire.methods.base import Parts
 from latentwire.models.device import hardware_summary
@@ -52,12 +52,20 @@ def evaluate_run(
     data_dir: str | None = None,
     max_rows: int | None = None,
     device: str | None = None,
+    sender: str | None = None,
+    receiver: str | None = None,
     settings: EvaluationSettings | None = None,
     out: Path | None = None,
     advance: Advance = lambda what, rows: None,
 ) -> Results:
-    """Evaluates the bridge of a run with the baselines on ``tasks`` (default: those it was trained on)."""
+    """Evaluates the bridge of a run with the baselines on ``tasks`` (default: those it was trained on).
+
+    ``sender`` and ``receiver`` may name the run's models at another place; other models are refused.
+    """
     config = saved_config(run_folder)
+    for end, name in (("sender", sender), ("receiver", receiver)):
+        if name is not None:
+            config = config.model_copy(update={end: getattr(config, end).model_copy(update={"model": name})})
     bridge = Bridge.from_pretrained(run_folder / ARTEFACT_FOLDER)
     chosen = list(methods or METHODS)
     rows_of: list[tuple[Task, Sequence[Example]]] = []
@@ -84,7 +92,7 @@ def evaluate_run(
         models={
             "sender": identity_of(parts.sender.source).model_dump() | {"layer": parts.sender.layer},
             "receiver": identity_of(parts.receiver.source).model_dump(),
-            "bridge_params": bridge.num_params,
+            "bridge": {"params": bridge.num_params, "weights_sha256": file_digest(run_folder / ARTEFACT_FOLDER / WEIGHTS_FILE)},
         },
         hardware=hardware_summary(parts.receiver.device),
         data_revisions=revisions,

@@ -105,6 +105,21 @@ def resolve(name: str, revision: str | None = None) -> ModelSource:
     raise UnknownNameError("model (no embedded name, no folder, no Hub id like org/name)", name, embedded)
 
 
+def fetch_model(name: str, revision: str | None = None) -> str:
+    """Downloads a Hub model's config, tokenizer and safetensors into the Hub cache; returns the folder."""
+    from huggingface_hub import snapshot_download
+
+    source = resolve(name, revision)
+    if source.is_local:
+        return source.location
+    with explained(source):
+        return str(
+            snapshot_download(
+                source.location, revision=revision, allow_patterns=["*.json", "*.safetensors", "tokenizer.model", "*.txt"]
+            )
+        )
+
+
 @contextmanager
 def explained(source: ModelSource) -> Iterator[None]:
     """Turns what transformers and the Hub raise into one line that says what to do."""

@@ -22,7 +22,7 @@ from latentwire.errors import MismatchError, UnknownNameError
 from latentwire.models.nano.specs import NANO_SPECS, NanoSpec
 from latentwire.models.nano.tokenizers import train_tokenizer
 from latentwire.training.checkpoint import load_checkpoint, save_checkpoint
-from latentwire.training.nano.exams import examine, held_out_loss
+from latentwire.training.nano.exams import examine
 from latentwire.training.nano.stream import IGNORE, MicroBatch, PlainText, lesson_chunk, text_chunk
 from latentwire.training.optimisers import Optimiser, stable_then_linear
 
@@ -159,23 +159,33 @@ class Pretrainer:
         self.tokens += sum(batch.ids.numel() for batch in batches)
         return losses[0].item()
 
-    def run(self, *, report: Callable[[str], None], every: int = 200, examine_every: int = 2000) -> None:
-        """Trains to the end, saving every ``every`` steps."""
+    def run(
+        self,
+        *,
+        report: Callable[[str], None],
+        should_stop: Callable[[], bool] = lambda: False,
+        every: int = 200,
+        examine_every: int = 2000,
+    ) -> bool:
+        """Trains to the end, saving every ``every`` steps; False if it was asked to stop before (all is saved)."""
         mean_loss = None
         while self.step < self.config.steps:
             started = time.perf_counter()
             loss = self.train_step()
             self.seconds += time.perf_counter() - started
             mean_loss = loss if mean_loss is None else 0.98 * mean_loss + 0.02 * loss
-            at_end = self.step == self.config.steps
-            if self.step % every == 0 or at_end:
+            at_end, stopping = self.step == self.config.steps, should_stop()
+            if self.step % every == 0 or at_end or stopping:
                 self.save()
                 report(
                     f"{self.config.model} step {self.step}/{self.config.steps} · {self.tokens / 1e6:.1f} M tokens · "
                     f"{self.seconds / 60:.1f} min · lesson loss {mean_loss:.3f}"
                 )
+            if stopping:
+                return at_end
             if self.step % examine_every == 0 and not at_end:
                 report(f"{self.config.model} reads {examine(self.model, self.tokenizer, n=100, exams=QUICK_EXAMS)}")
+        return True
 
     def save(self) -> None:
         save_checkpoint(
@@ -206,11 +216,3 @@ class Pretrainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.tokens, self.text_tokens, self.seconds = (state[k] for k in ("step", "tokens", "text_tokens", "seconds"))
         self.lessons.position, self.texts.position = state["streams"]
-
-    def scores(self, *, n: int = 1000) -> dict[str, object]:
-        """What the card reports: exact match on test rows of every task, held-out text loss."""
-        self.model.eval()
-        return {
-            "exact_match_test": examine(self.model, self.tokenizer, split="test", n=n),
-            "held_out_text_nats_per_token": round(held_out_loss(self.model, self.tokenizer, self.text), 4),
-        }

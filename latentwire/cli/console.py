@@ -1,0 +1,113 @@
+"""What commands share: output, progress, stopping by signal."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def say(line: str) -> None:
+    """A line for people; results go to stdout, everything else to stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def emit_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+class Progress:
+    """A bar on a terminal; elsewhere one line every ``interval_s`` seconds."""
+
+    def __init__(self, total: int, what: str, interval_s: float = 30.0) -> None:
+        self.total, self.what, self.done, self.interval_s = total, what, 0, interval_s
+        self.note = ""
+        self._last_line = time.monotonic()
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(what, total=total, note="")
+            self._bar.start()
+
+    def at(self, done: int, note: str | None = None) -> None:
+        """``done`` of ``total`` are finished."""
+        self.done = done
+        self.note = self.note if note is None else note
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=self.note)
+        elif time.monotonic() - self._last_line >= self.interval_s:
+            self._last_line = time.monotonic()
+            say(f"{self.what}: {done}/{self.total} {self.note}".rstrip())
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def progress(total: int, what: str) -> Iterator[Progress]:
+    bar = Progress(total, what)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+class StopRequest:
+    """Becomes true on SIGTERM, SIGUSR2 or the first Ctrl-C, so that work can save before it ends."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def interrupted(self) -> bool:
+        return self.signal == signal.SIGINT
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    request = StopRequest()
+    names = [name for name in ("SIGTERM", "SIGUSR2", "SIGINT") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if request.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.signal = number
+        say("stopping after this step; all is saved")
+
+    before = {name: signal.signal(getattr(signal, name), handle) for name in names}
+    try:
+        yield request
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+def gib(count: int) -> str:
+    """Bytes for people."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

@@ -1,0 +1,94 @@
+"""``latentwire eval``: a trained bridge against the baselines, with its controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from latentwire.cli.console import emit_json, progress, say
+
+if TYPE_CHECKING:
+    from latentwire.evaluation.evaluator import EvaluationSettings
+    from latentwire.evaluation.results import Results
+
+RUN = typer.Argument(help="Run folder, for example runs/demo.", show_default=False)
+TASK = typer.Option(None, "--task", help="Task name or YAML path; default: the tasks it was trained on. Repeatable.")
+METHOD = typer.Option(None, "--method", help="Only these methods. Repeatable.")
+SPLIT = typer.Option("test", "--split", help="train, validation or test.")
+DATA_DIR = typer.Option(None, "--data_dir", help="Folder with <set>/<split>.jsonl[.gz]; default: that of the training run, else the Hub.")
+MAX_SAMPLES = typer.Option(None, "--max_samples", help="Read only so many rows; the result says so.")
+DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
+JSON = typer.Option(False, "--json", help="Print results.json on stdout.")
+
+
+def evaluate(
+    run: Path = RUN,
+    task: list[str] | None = TASK,
+    method: list[str] | None = METHOD,
+    split: str = SPLIT,
+    data_dir: str | None = DATA_DIR,
+    max_samples: int | None = MAX_SAMPLES,
+    device: str | None = DEVICE,
+    as_json: bool = JSON,
+) -> None:
+    """Evaluate a trained bridge with baselines and controls; writes results.json."""
+    results = evaluate_with_progress(
+        run, tasks=task, methods=method, split=split, data_dir=data_dir, max_rows=max_samples, device=device
+    )
+    if as_json:
+        emit_json(results)
+    else:
+        print_results(results)
+
+
+def evaluate_with_progress(
+    run: Path,
+    *,
+    tasks: list[str] | None = None,
+    methods: list[str] | None = None,
+    split: str = "test",
+    data_dir: str | None = None,
+    max_rows: int | None = None,
+    device: str | None = None,
+    sender: str | None = None,
+    receiver: str | None = None,
+    settings: EvaluationSettings | None = None,
+    out: Path | None = None,
+) -> Results:
+    """Runs the evaluation with a bar or lines on stderr. ``sender`` / ``receiver`` name other places of the same models."""
+    from latentwire.evaluation.run import RESULTS_FILE, evaluate_run
+
+    done = 0
+    with progress(0, f"evaluate {run}") as bar:
+
+        def advance(what: str, rows: int) -> None:
+            nonlocal done
+            done += rows
+            bar.at(done, what)
+
+        results = evaluate_run(
+            run,
+            tasks=tasks,
+            methods=methods,
+            split=split,
+            data_dir=data_dir,
+            max_rows=max_rows,
+            device=device,
+            sender=sender,
+            receiver=receiver,
+            settings=settings,
+            out=out,
+            advance=advance,
+        )
+    say(f"results in {out or run / RESULTS_FILE}")
+    return results
+
+
+def print_results(results: Results) -> None:
+    """Per task: every method and control, then the subsets."""
+    from latentwire.report.tables import print_tables, subset_table, task_table, tasks_of
+
+    for task in tasks_of(results):
+        print_tables([task_table(results, task), subset_table(results, task)])

@@ -1,0 +1,37 @@
+"""Flags shared by the paper's scripts under ``telepathy/``. Standard library only, so that every ``--help`` works anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+
+PAPER_SENDER = "meta-llama/Llama-3.1-8B-Instruct"
+PAPER_RECEIVER = "mistralai/Mistral-7B-Instruct-v0.3"
+NEEDED_MODULES = ("torch", "transformers", "pydantic", "yaml", "click")
+
+
+def paper_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the flags that all scripts share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    models = parser.add_argument_group("models and data")
+    models.add_argument("--source_model", default=PAPER_SENDER, help="sender: embedded name, folder or Hub id")
+    models.add_argument("--target_model", default=PAPER_RECEIVER, help="receiver: embedded name, folder or Hub id")
+    models.add_argument("--dataset", default="sst2", help="task name, or the path of a task YAML file")
+    models.add_argument("--data_dir", default=None, help="folder with <set>/<split>.jsonl[.gz]; without it rows come from the Hub")
+    models.add_argument("--max_samples", type=int, default=None, help="use at most so many rows of a split; results say so")
+    models.add_argument("--output_dir", default=None, help="run folder (default: runs/<task>-<bridge>-seed<seed>)")
+    models.add_argument("--device", default=None, help="cpu, mps, cuda or cuda:N (default: LATENTWIRE_DEVICE, else the best present)")
+    return parser
+
+
+def run_script(main: Callable[[], None]) -> int:
+    """Runs a script's work; a missing environment and known errors become one line and an exit code."""
+    missing = [module for module in NEEDED_MODULES if find_spec(module) is None]
+    if missing:
+        print(f"error: {missing[0]} is not installed here; run `make setup` and use .venv/bin/python", file=sys.stderr)
+        return 1
+    from latentwire.cli.app import guarded
+
+    return guarded(main)

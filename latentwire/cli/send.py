@@ -1,0 +1,38 @@
+"""``latentwire send``: a text in, an answer out, through soft tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from latentwire.cli.console import emit_json, say
+
+TEXT = typer.Argument(help="What the sender reads.", show_default=False)
+ASK = typer.Option(..., "--ask", help="The question that the receiver answers without seeing the text. Repeatable.")
+BRIDGE = typer.Option("runs/demo/bridge", "--bridge", help="Folder or Hub id of a trained bridge.")
+DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
+JSON = typer.Option(False, "--json", help="Print answers and message size as JSON on stdout.")
+
+
+def send(
+    text: str = TEXT, ask: list[str] = ASK, bridge: str = BRIDGE, device: str | None = DEVICE, as_json: bool = JSON
+) -> None:
+    """Send a text through a bridge and ask the receiver about it."""
+    from latentwire.errors import ArtefactError
+
+    if bridge == "runs/demo/bridge" and not Path(bridge).is_dir():
+        raise ArtefactError("no bridge at runs/demo/bridge yet; run `make demo`, or name another with --bridge")
+    from latentwire.telepathy import Telepathy
+
+    wire = Telepathy.from_pretrained(bridge, device=device)
+    message = wire.send([text])
+    answers = [wire.ask(message, [question])[0] for question in ask]
+    if as_json:
+        emit_json({"answers": answers, "soft_tokens": message.soft_tokens[0], "message_bytes": message.message_bytes[0]})
+        return
+    say(
+        f"{wire.sender.source.name} → {message.soft_tokens[0]} soft tokens, {message.message_bytes[0]} bytes → {wire.receiver.source.name}"
+    )
+    for answer in answers:
+        print(answer)

@@ -1,0 +1,137 @@
+"""``latentwire train``: one bridge from one config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from latentwire.cli.console import Progress, emit_json, gib, progress, say, stop_on_signals
+
+if TYPE_CHECKING:
+    from latentwire.config import RunConfig
+    from latentwire.training.plan import RunPlan
+
+CONFIG = typer.Argument(help="YAML file, for example configs/nano.yaml.", show_default=False)
+SET = typer.Option(None, "--set", metavar="KEY=VALUE", help="Override one setting, for example bridge.soft_tokens=8. Repeatable.")
+DRY_RUN = typer.Option(False, "--dry-run", help="Check everything, print parameters, memory, disk and rows; load nothing.")
+RESUME = typer.Option(False, "--resume", help="Go on from the last checkpoint (starts anew when there is none).")
+OVERWRITE = typer.Option(False, "--overwrite", help="Start again, replacing a run in the same folder.")
+DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N; default: LATENTWIRE_DEVICE, else the best present.")
+TENSORBOARD = typer.Option(False, "--tensorboard", help="Also write TensorBoard events to <run>/tensorboard.")
+JSON = typer.Option(False, "--json", help="Print the result as JSON on stdout.")
+
+
+def train(
+    config: str = CONFIG,
+    set_: list[str] | None = SET,
+    dry_run: bool = DRY_RUN,
+    resume: bool = RESUME,
+    overwrite: bool = OVERWRITE,
+    device: str | None = DEVICE,
+    tensorboard: bool = TENSORBOARD,
+    as_json: bool = JSON,
+) -> None:
+    """Train a bridge between two frozen models."""
+    from latentwire.config import load_config
+
+    run_training(
+        load_config(config, set_ or []),
+        dry_run=dry_run,
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        tensorboard=tensorboard,
+        as_json=as_json,
+    )
+
+
+def run_training(
+    config: RunConfig,
+    *,
+    dry_run: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str | None = None,
+    tensorboard: bool = False,
+    as_json: bool = False,
+) -> dict[str, Any] | None:
+    """What ``train`` does once the config is known; the paper's script shares it. Returns the summary."""
+    if dry_run:
+        from latentwire.training.plan import plan_run
+
+        plan = plan_run(config, device=device)
+        emit_json(plan.as_dict()) if as_json else _print_plan(plan)
+        return None
+    summary = train_with_progress(config, resume=resume, overwrite=overwrite, device=device, tensorboard=tensorboard)
+    if as_json:
+        emit_json({**summary, "folder": str(config.folder)})
+    else:
+        say(f"validation {summary['validation']:.3f} at step {summary['best_step']}, {summary['seconds']:.0f} s; bridge in {config.folder / 'bridge'}")
+        say(f"next: latentwire eval {config.folder}")
+    return summary
+
+
+def train_with_progress(
+    config: RunConfig, *, resume: bool = False, overwrite: bool = False, device: str | None = None, tensorboard: bool = False
+) -> dict[str, Any]:
+    """Trains with a bar or lines on stderr; saves and raises ``StoppedEarlyError`` on a signal."""
+    from latentwire.errors import StoppedEarlyError
+    from latentwire.training.run import train_run
+    from latentwire.training.trainer import Hooks
+
+    writer = _tensorboard_writer(config) if tensorboard else None
+    with progress(config.training.steps, f"train {config.name}") as bar, stop_on_signals() as stop:
+        hooks = Hooks(
+            log=lambda entry: _show(entry, bar, writer),
+            advance=bar.at,
+            should_stop=stop,
+        )
+        try:
+            return train_run(config, resume=resume, overwrite=overwrite, device=device, hooks=hooks, say=say)
+        except StoppedEarlyError as error:
+            if stop.interrupted:
+                say(str(error))
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def _show(entry: dict[str, Any], bar: Progress, writer: Any) -> None:
+    if "loss" in entry:
+        bar.at(entry["step"], f"loss {entry['loss']:.3f} · gap {entry['shuffled_gap']:.2f} · rank {entry['effective_rank']:.0f}")
+    if "validation" in entry:
+        say(f"step {entry['step']}: validation {entry['validation']:.3f}, loss {entry['validation_loss']:.3f}")
+    if writer is not None:
+        for key, value in entry.items():
+            if isinstance(value, int | float) and key != "step":
+                writer.add_scalar(key, value, entry["step"])
+
+
+def _tensorboard_writer(config: RunConfig) -> Any:
+    from latentwire.errors import UsageError
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError("--tensorboard needs the tensorboard package; install it with `pip install tensorboard`") from None
+    return SummaryWriter(config.folder / "tensorboard")
+
+
+def _print_plan(plan: RunPlan) -> None:
+    rows = [
+        ("run", f"{plan.name} → {plan.folder}"),
+        ("tasks", ", ".join(plan.tasks)),
+        ("rows per task", f"train {plan.train_rows_per_task}, validation {plan.validation_rows_per_task}"),
+        ("sender", f"{plan.sender}, blocks 1-{plan.sender_layer}, {gib(plan.sender_memory_bytes)}"),
+        ("receiver", f"{plan.receiver}, {gib(plan.receiver_memory_bytes)}"),
+        ("bridge", f"{plan.bridge}, {plan.trainable_params:,} trainable parameters, {gib(plan.bridge_training_memory_bytes)} to train"),
+        ("device", plan.device),
+        ("disk", f"checkpoint {gib(plan.checkpoint_disk_bytes)}, artefact {gib(plan.artefact_disk_bytes)}, sender states on top"),
+        ("work", f"{plan.steps:,} steps, {plan.rows_seen:,} rows seen"),
+    ]
+    width = max(len(key) for key, _ in rows)
+    for key, value in rows:
+        print(f"{key:<{width}}  {value}")

@@ -1,0 +1,1 @@
+"""Tables and figures from result files; nothing here loads a model."""
