@@ -25,6 +25,8 @@ class ModelSettings(Schema):
 
 
 class SenderSettings(ModelSettings):
+    """The sender, and which hidden state the bridge reads."""
+
     layer: int | None = Field(None, ge=0, description="hidden state to read; default: half of the depth")
 
 
@@ -109,7 +111,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"config {str(path)!r} does not exist; ready configs: {present}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"config {str(path)!r} holds no mapping")

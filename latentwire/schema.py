@@ -30,7 +30,9 @@ def validated(schema: type[Model], value: Mapping[str, Any], *, where: str) -> M
             raise ConfigError(f"{where}: unknown key {path!r}; {suggestion(str(first['loc'][-1]), known)}") from None
         if first["type"] == "missing":
             raise ConfigError(f"{where}: key {path!r} is missing") from None
-        raise ConfigError(f"{where}: {path} = {first['input']!r} does not fit: {first['msg']}") from None
+        # a rule over several keys has no path, and its input is the whole mapping
+        given = f"{path} = {first['input']!r} does not fit: " if path else ""
+        raise ConfigError(f"{where}: {given}{first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _known_keys(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

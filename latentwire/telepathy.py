@@ -68,7 +68,9 @@ class Telepathy:
         """
         bridge = Bridge.from_pretrained(location, revision=revision)
         if bridge.pair is None:
-            raise MismatchError(f"the bridge at {str(location)!r} does not say which models it connects; save it from a training run")
+            raise MismatchError(
+                f"the bridge at {str(location)!r} does not say which models it connects; save it from a training run"
+            )
         pair = bridge.pair
         loaded_sender = load_sender(
             sender or pair.sender.name, layer=pair.sender_layer, revision=pair.sender.revision, device=device, dtype=dtype

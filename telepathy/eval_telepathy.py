@@ -13,6 +13,7 @@ from latentwire.cli.paper import paper_parser, run_script
 
 
 def parse() -> argparse.Namespace:
+    """The command line."""
     parser = paper_parser(__doc__ or "")
     # the models come with the checkpoint; naming them only checks that they are the same
     parser.set_defaults(source_model=None, target_model=None, dataset=None)
@@ -25,6 +26,7 @@ def parse() -> argparse.Namespace:
 
 
 def main(flags: argparse.Namespace) -> None:
+    """The evaluation."""
     from latentwire.cli.console import emit_json
     from latentwire.cli.evaluate import evaluate_with_progress, print_results
 

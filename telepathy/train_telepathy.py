@@ -13,6 +13,7 @@ from latentwire.cli.paper import PAPER_RECEIVER, PAPER_SENDER, paper_parser, run
 
 
 def parse() -> argparse.Namespace:
+    """The command line."""
     parser = paper_parser(__doc__ or "")
     bridge = parser.add_argument_group("bridge")
     bridge.add_argument("--bridge_type", default="perceiver", help="perceiver, pooled or linear")
@@ -27,18 +28,26 @@ def parse() -> argparse.Namespace:
     training.add_argument("--warmup_steps", type=int, default=100, help="linear warm-up")
     training.add_argument("--first_stage", choices=("none", "note", "text"), default="none", help="dense stage before the task")
     training.add_argument("--seed", type=int, default=42, help="seed of weights and row order")
-    training.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default=None, help="of both models (default: bfloat16; float32 on a CPU)")
+    training.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default=None,
+        help="of both models (default: bfloat16; float32 on a CPU)",
+    )
     run = parser.add_argument_group("run")
     run.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     run.add_argument("--overwrite", action="store_true", help="start again in the same folder")
     run.add_argument("--dry_run", action="store_true", help="print parameters, memory, disk and rows; load nothing")
     run.add_argument("--tensorboard", action="store_true", help="write TensorBoard events")
     run.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
-    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the run config; repeatable")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the run config; repeatable"
+    )
     return parser.parse_args()
 
 
 def main(flags: argparse.Namespace) -> None:
+    """The training run."""
     from latentwire.cli.train import run_training
     from latentwire.config import build_config
     from latentwire.models.source import resolve

@@ -10,6 +10,9 @@ from jaxtyping import install_import_hook
 
 install_import_hook("latentwire", "beartype.beartype")
 
+# huggingface_hub reads this once, when it is first imported, which may be before any function fixture runs
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3", "phi3")
 WIDTH, DEPTH = 32, 4
 

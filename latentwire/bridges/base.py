@@ -155,6 +155,9 @@ class Bridge(nn.Module):
         if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
             found = content.get("schema_version") if isinstance(content, dict) else None
             raise ArtefactError(f"{str(folder / CONFIG_FILE)!r} has schema {found!r}, this version reads {SCHEMA_VERSION}")
+        missing = sorted({"bridge", "ends", "pair"} - set(content))
+        if missing:
+            raise ArtefactError(f"{str(folder / CONFIG_FILE)!r} is cut or corrupt: {missing[0]!r} is missing")
         config = bridge_config(content["bridge"], where=str(folder / CONFIG_FILE))
         bridge = config.build(validated(BridgeEnds, content["ends"], where=str(folder / CONFIG_FILE)))
         if content["pair"] is not None:

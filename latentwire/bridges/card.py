@@ -13,6 +13,9 @@ def bridge_card(bridge: Bridge, config: Mapping[str, Any], summary: Mapping[str,
     pair = bridge.pair
     assert pair is not None, "only a trained bridge has a card"
     training = config["training"]
+    sender, receiver = (f"weights `{end.fingerprint}`, tokenizer `{end.tokenizer_hash}`" for end in (pair.sender, pair.receiver))
+    data = "; ".join(f"{task}: {revision}" for task, revision in summary["data_revisions"].items())
+    optimizer = f"{training['optimizer']} {training['lr']}"
     return f"""---
 library_name: latentwire
 license: mit
@@ -25,12 +28,12 @@ tags: [latentwire, soft-tokens]
 | | |
 | --- | --- |
 | bridge | {bridge.config.name}, {bridge.config.describe_rate()}, {bridge.num_params:,} parameters, float32 |
-| sender | {pair.sender.name}, layer {pair.sender_layer}, weights `{pair.sender.fingerprint}`, tokenizer `{pair.sender.tokenizer_hash}` |
-| receiver | {pair.receiver.name}, weights `{pair.receiver.fingerprint}`, tokenizer `{pair.receiver.tokenizer_hash}` |
+| sender | {pair.sender.name}, layer {pair.sender_layer}, {sender} |
+| receiver | {pair.receiver.name}, {receiver} |
 | tasks | {", ".join(config["task"])} |
-| data | {"; ".join(f"{task}: {revision}" for task, revision in summary["data_revisions"].items())} |
+| data | {data} |
 | rows | {summary["train_rows"]:,} to train, {summary["validation_rows"]:,} to validate |
-| training | {training["steps"]} steps of {training["batch_size"]} rows, {training["optimizer"]} {training["lr"]}, seed {config["seed"]} |
+| training | {training["steps"]} steps of {training["batch_size"]} rows, {optimizer}, seed {config["seed"]} |
 | validation | {summary["validation"]:.4f} at step {summary["best_step"]} (the checkpoint was chosen on it) |
 
 Test scores with intervals and controls: run `latentwire eval` on the run folder; they are in its `results.json`.

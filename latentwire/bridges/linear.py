@@ -13,6 +13,8 @@ from latentwire.bridges.pooled import grouped
 
 
 class LinearConfig(BridgeConfig):
+    """Settings of the linear bridge."""
+
     name: Literal["linear"] = "linear"
     tokens_per_soft_token: int = Field(1, ge=1, le=256)
 
@@ -24,6 +26,8 @@ class LinearConfig(BridgeConfig):
 
 
 class LinearBridge(Bridge):
+    """One affine map per sender token."""
+
     config: LinearConfig
 
     def __init__(self, config: LinearConfig, ends: BridgeEnds) -> None:

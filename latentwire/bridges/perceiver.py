@@ -18,6 +18,8 @@ from latentwire.bridges.base import Bridge, BridgeConfig, BridgeEnds
 
 
 class PerceiverConfig(BridgeConfig):
+    """Settings of the perceiver bridge."""
+
     name: Literal["perceiver"] = "perceiver"
     soft_tokens: int = Field(8, ge=1, le=4096)
     hidden_size: int = Field(192, ge=8)
@@ -58,6 +60,8 @@ class _Block(nn.Module):
 
 
 class PerceiverBridge(Bridge):
+    """K learned queries over the sender states."""
+
     config: PerceiverConfig
 
     def __init__(self, config: PerceiverConfig, ends: BridgeEnds) -> None:

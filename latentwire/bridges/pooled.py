@@ -17,6 +17,8 @@ from latentwire.bridges.base import Bridge, BridgeConfig, BridgeEnds
 
 
 class PooledConfig(BridgeConfig):
+    """Settings of the pooled bridge."""
+
     name: Literal["pooled"] = "pooled"
     tokens_per_soft_token: int = Field(1, ge=1, le=256)
     hidden_size: int = Field(384, ge=8)
@@ -29,6 +31,8 @@ class PooledConfig(BridgeConfig):
 
 
 class PooledBridge(Bridge):
+    """A two-layer MLP over groups of R neighbouring states."""
+
     config: PooledConfig
 
     def __init__(self, config: PooledConfig, ends: BridgeEnds) -> None:

@@ -9,8 +9,8 @@ import errno
 import sys
 from typing import Any
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from latentwire.cli import cache, demo, evaluate, fetch, nano, send, train
 from latentwire.errors import LatentWireError
@@ -33,6 +33,7 @@ app.add_typer(nano.app, name="nano")
 
 @app.callback(invoke_without_command=True)
 def root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    """Options that belong to no command."""
     if version:
         from latentwire import __version__
 
@@ -51,15 +52,13 @@ def guarded(run: Any) -> int:
         result = run()
     except LatentWireError as error:
         return _fail(str(error), error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return 2
-    except click.UsageError as error:
-        context = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
-        return _fail(error.format_message().rstrip(".") + context, 2)
-    except click.ClickException as error:
-        return _fail(error.format_message(), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        if not error.format_message():  # a group without a command has shown its help
+            return error.exit_code
+        hint = f"; see `{context.command_path} --help`" if context else ""
+        return _fail(error.format_message().rstrip(".") + hint, error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):

@@ -22,7 +22,8 @@ def info(as_json: bool = JSON) -> None:
         return
     print(f"{cache_folder()}: {gib(sum(int(str(entry['bytes'])) for entry in entries))}")
     for entry in entries:
-        print(f"  {entry['sender']} layer {entry['layer']}: {entry['texts']} texts, {entry['segments']} segments, {gib(int(str(entry['bytes'])))}")
+        size = gib(int(str(entry["bytes"])))
+        print(f"  {entry['sender']} layer {entry['layer']}: {entry['texts']} texts, {entry['segments']} segments, {size}")
 
 
 @app.command()

@@ -18,6 +18,7 @@ def say(line: str) -> None:
 
 
 def emit_json(value: Any) -> None:
+    """A result on stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
@@ -62,6 +63,7 @@ class Progress:
 
 @contextmanager
 def progress(total: int, what: str) -> Iterator[Progress]:
+    """A ``Progress`` that is closed when the block ends."""
     bar = Progress(total, what)
     try:
         yield bar
@@ -85,6 +87,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
+    """A ``StopRequest`` that hears signals inside the block."""
     request = StopRequest()
     names = [name for name in ("SIGTERM", "SIGUSR2", "SIGINT") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from latentwire.config import RunConfig
     from latentwire.evaluation.results import Results
 
-CONFIG = typer.Option("configs/demo.yaml", "--config", help="The run config; its record tasks are shown where the receiver can read them.")
+CONFIG = typer.Option(
+    "configs/demo.yaml", "--config", help="The run config; its record tasks are shown where the receiver can read them."
+)
 ROWS = typer.Option(500, "--rows", help="Test rows per task.")
 
 #: a record task is shown only where the receiver, reading the text itself, is right this often on validation rows
@@ -95,7 +97,9 @@ def _evaluate(run: RunConfig, rows: int) -> Results:
     path = Path(run.folder) / RESULTS_FILE
     if path.exists():
         results = read_results(path)
-        same_bridge = results["run"]["models"]["bridge"]["weights_sha256"] == file_digest(run.folder / ARTEFACT_FOLDER / WEIGHTS_FILE)
+        same_bridge = results["run"]["models"]["bridge"]["weights_sha256"] == file_digest(
+            run.folder / ARTEFACT_FOLDER / WEIGHTS_FILE
+        )
         same_rows = {row["n"] for row in results["rows"] if row["subset"] == "all"} == {rows}
         if same_bridge and same_rows and results["run"]["config"]["task"] == list(run.task):
             say(f"reusing the results in {path}; delete the file to measure again")

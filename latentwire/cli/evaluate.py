@@ -17,7 +17,9 @@ RUN = typer.Argument(help="Run folder, for example runs/demo.", show_default=Fal
 TASK = typer.Option(None, "--task", help="Task name or YAML path; default: the tasks it was trained on. Repeatable.")
 METHOD = typer.Option(None, "--method", help="Only these methods. Repeatable.")
 SPLIT = typer.Option("test", "--split", help="train, validation or test.")
-DATA_DIR = typer.Option(None, "--data_dir", help="Folder with <set>/<split>.jsonl[.gz]; default: that of the training run, else the Hub.")
+DATA_DIR = typer.Option(
+    None, "--data_dir", help="Folder with <set>/<split>.jsonl[.gz]; default: that of the training run, else the Hub."
+)
 MAX_SAMPLES = typer.Option(None, "--max_samples", help="Read only so many rows; the result says so.")
 DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
 JSON = typer.Option(False, "--json", help="Print results.json on stdout.")

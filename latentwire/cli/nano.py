@@ -15,7 +15,9 @@ OUT = typer.Option(None, "--out", help="Run folder; default: runs/nano/MODEL.")
 STEPS = typer.Option(None, "--steps", help="Steps; default: the recipe's. May be changed on resume before the decay begins.")
 RESUME = typer.Option(False, "--resume", help="Go on from the last checkpoint.")
 THREADS = typer.Option(1, "--threads", help="CPU threads; one each lets two models train side by side.")
-VERSION = typer.Option(None, "--embed_as", help="After training, also install it in the package under this name, for example nano-llama@2.")
+VERSION = typer.Option(
+    None, "--embed_as", help="After training, also install it in the package under this name, for example nano-llama@2."
+)
 NAME = typer.Argument(help="Embedded name, folder or Hub id.", show_default=False)
 ROWS = typer.Option(1000, "--rows", help="Test rows per exam.")
 JSON = typer.Option(False, "--json", help="Print as JSON on stdout.")

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 PAPER_SENDER = "meta-llama/Llama-3.1-8B-Instruct"
 PAPER_RECEIVER = "mistralai/Mistral-7B-Instruct-v0.3"
-NEEDED_MODULES = ("torch", "transformers", "pydantic", "yaml", "click")
+NEEDED_MODULES = ("torch", "transformers", "pydantic", "yaml", "typer")
 
 
 def paper_parser(description: str) -> argparse.ArgumentParser:
@@ -22,7 +22,9 @@ def paper_parser(description: str) -> argparse.ArgumentParser:
     models.add_argument("--data_dir", default=None, help="folder with <set>/<split>.jsonl[.gz]; without it rows come from the Hub")
     models.add_argument("--max_samples", type=int, default=None, help="use at most so many rows of a split; results say so")
     models.add_argument("--output_dir", default=None, help="run folder (default: runs/<task>-<bridge>-seed<seed>)")
-    models.add_argument("--device", default=None, help="cpu, mps, cuda or cuda:N (default: LATENTWIRE_DEVICE, else the best present)")
+    models.add_argument(
+        "--device", default=None, help="cpu, mps, cuda or cuda:N (default: LATENTWIRE_DEVICE, else the best present)"
+    )
     return parser
 
 

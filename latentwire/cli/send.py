@@ -15,9 +15,7 @@ DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
 JSON = typer.Option(False, "--json", help="Print answers and message size as JSON on stdout.")
 
 
-def send(
-    text: str = TEXT, ask: list[str] = ASK, bridge: str = BRIDGE, device: str | None = DEVICE, as_json: bool = JSON
-) -> None:
+def send(text: str = TEXT, ask: list[str] = ASK, bridge: str = BRIDGE, device: str | None = DEVICE, as_json: bool = JSON) -> None:
     """Send a text through a bridge and ask the receiver about it."""
     from latentwire.errors import ArtefactError
 
@@ -31,8 +29,7 @@ def send(
     if as_json:
         emit_json({"answers": answers, "soft_tokens": message.soft_tokens[0], "message_bytes": message.message_bytes[0]})
         return
-    say(
-        f"{wire.sender.source.name} → {message.soft_tokens[0]} soft tokens, {message.message_bytes[0]} bytes → {wire.receiver.source.name}"
-    )
+    size = f"{message.soft_tokens[0]} soft tokens, {message.message_bytes[0]} bytes"
+    say(f"{wire.sender.source.name} → {size} → {wire.receiver.source.name}")
     for answer in answers:
         print(answer)

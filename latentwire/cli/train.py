@@ -67,7 +67,8 @@ def run_training(
     if as_json:
         emit_json({**summary, "folder": str(config.folder)})
     else:
-        say(f"validation {summary['validation']:.3f} at step {summary['best_step']}, {summary['seconds']:.0f} s; bridge in {config.folder / 'bridge'}")
+        where = f"bridge in {config.folder / 'bridge'}"
+        say(f"validation {summary['validation']:.3f} at step {summary['best_step']}, {summary['seconds']:.0f} s; {where}")
         say(f"next: latentwire eval {config.folder}")
     return summary
 
@@ -127,7 +128,10 @@ def _print_plan(plan: RunPlan) -> None:
         ("rows per task", f"train {plan.train_rows_per_task}, validation {plan.validation_rows_per_task}"),
         ("sender", f"{plan.sender}, blocks 1-{plan.sender_layer}, {gib(plan.sender_memory_bytes)}"),
         ("receiver", f"{plan.receiver}, {gib(plan.receiver_memory_bytes)}"),
-        ("bridge", f"{plan.bridge}, {plan.trainable_params:,} trainable parameters, {gib(plan.bridge_training_memory_bytes)} to train"),
+        (
+            "bridge",
+            f"{plan.bridge}, {plan.trainable_params:,} trainable parameters, {gib(plan.bridge_training_memory_bytes)} to train",
+        ),
         ("device", plan.device),
         ("disk", f"checkpoint {gib(plan.checkpoint_disk_bytes)}, artefact {gib(plan.artefact_disk_bytes)}, sender states on top"),
         ("work", f"{plan.steps:,} steps, {plan.rows_seen:,} rows seen"),

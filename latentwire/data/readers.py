@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,8 +54,8 @@ def read_task(
         rows: list[Row] = [dict(row) for row in generate_rows(source.generated, split, count, seed)]
         examples = tuple(task.example(row, index, split) for index, row in enumerate(rows))
         return TaskRows(examples, split, True, f"tinyworld seed {seed}")
-    rows, label_names, revision = _source_rows(task, split, data_dir)
-    numbered = list(enumerate(rows))
+    source_rows, label_names, revision = _source_rows(task, split, data_dir)
+    numbered = list(enumerate(source_rows))
     if task.config.splits.validation is None and split != "test":
         numbered = _cut_validation(task.name, numbered, wanted=split == "validation")
     total = len(numbered)
@@ -88,14 +89,20 @@ def _source_rows(task: Task, split: str, data_dir: str | Path | None) -> tuple[S
 def _folder_rows(task: Task, source_split: str, data_dir: Path) -> tuple[Sequence[Row], list[str] | None, str]:
     folder = data_dir / str(task.config.source.folder)
     if not folder.is_dir():
-        present = ", ".join(sorted(path.name for path in data_dir.iterdir() if path.is_dir())) if data_dir.is_dir() else "it does not exist"
+        present = (
+            ", ".join(sorted(path.name for path in data_dir.iterdir() if path.is_dir()))
+            if data_dir.is_dir()
+            else "it does not exist"
+        )
         raise DataError(f"task {task.name!r}: no folder {str(folder)!r}; --data_dir holds: {present}")
     for name in (f"{source_split}.jsonl", f"{source_split}.jsonl.gz"):
         if (folder / name).is_file():
             rows, content_digest = _jsonl(folder / name)
             return rows, _folder_label_names(task, folder), f"{name} {content_digest}"
     present = ", ".join(sorted(path.name for path in folder.iterdir()))
-    raise DataError(f"task {task.name!r}: {str(folder)!r} holds neither {source_split}.jsonl nor {source_split}.jsonl.gz; it holds {present}")
+    raise DataError(
+        f"task {task.name!r}: {str(folder)!r} holds neither {source_split}.jsonl nor {source_split}.jsonl.gz; it holds {present}"
+    )
 
 
 @lru_cache(maxsize=8)
@@ -103,16 +110,20 @@ def _jsonl(path: Path) -> tuple[list[Row], str]:
     data = path.read_bytes()
     try:
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{str(path)!r} is cut or corrupt ({error}); fetch it again") from None
     rows: list[Row] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # not splitlines: JSON strings may hold U+2028 and other characters that Python takes for line ends
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError as error:
             raise DataError(f"{str(path)!r}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{str(path)!r}, line {number}: not a JSON object with named fields")
+        rows.append(row)
     return rows, digest(data)[:12]
 
 
@@ -123,7 +134,10 @@ def _folder_label_names(task: Task, folder: Path) -> list[str] | None:
     path = folder / name
     if not path.is_file():
         raise DataError(f"task {task.name!r}: label names {str(path)!r} are missing")
-    content: Any = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"task {task.name!r}: label names {str(path)!r} are not JSON ({error}); fetch them again") from None
     if isinstance(content, dict):
         content = content.get(task.config.answer.field, content)
     if isinstance(content, dict):
@@ -137,7 +151,7 @@ def _hub_rows(task: Task, source_split: str) -> tuple[Sequence[Row], list[str] |
     source = task.config.source
     try:
         dataset = datasets.load_dataset(source.hub, source.hub_config, split=source_split, revision=source.revision)
-    except Exception as error:  # noqa: BLE001 - the Hub client raises dozens of types; all mean that the rows are not here
+    except Exception as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"task {task.name!r}: dataset {source.hub!r} cannot be loaded from the Hub ({first_line}); "

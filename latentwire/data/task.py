@@ -158,10 +158,11 @@ class Task:
             raise DataError(
                 f"task {self.name!r}, row {row_id}: field {missing[0]!r} is missing; the row has {', '.join(sorted(row))}"
             )
-        options = self._options(row, label_names)
+        options = self._options(row, label_names, row_id)
         label, answer = self._answer(row, options, row_id)
         sender_prompt = self._fill(self.config.sender_prompt, row, options)
-        if not sender_prompt.strip():
+        texts = [str(_lookup(row, hole)) for hole in _HOLE.findall(self.config.sender_prompt) if hole != "options"]
+        if not "".join(texts or [sender_prompt]).strip():
             raise DataError(f"task {self.name!r}, row {row_id}: the text is empty; remove the row or name another field")
         return Example(
             id=row_id,
@@ -179,7 +180,7 @@ class Task:
             bits=row.get("bits") if self.config.source.generated else None,
         )
 
-    def _options(self, row: Row, label_names: Sequence[str] | None) -> tuple[str, ...]:
+    def _options(self, row: Row, label_names: Sequence[str] | None, row_id: str) -> tuple[str, ...]:
         spec = self.config.options
         if spec is None:
             return ()
@@ -191,6 +192,10 @@ class Task:
             options = [_lookup(row, field) for field in spec.fields]
         else:
             options = label_names or ()
+        if not isinstance(options, (list, tuple)) or not options:
+            raise DataError(
+                f"task {self.name!r}, row {row_id}: no list of options but {options!r}; check `options` in {self.path.name}"
+            )
         texts = [str(option) for option in options]
         for old, new in spec.replace.items():
             texts = [text.replace(old, new) for text in texts]
@@ -261,7 +266,7 @@ def load_task(name: str) -> Task:
         raise UnknownNameError("task", name, task_names())
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"task file {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"task file {str(path)!r} holds no mapping; {suggestion('name', TaskConfig.model_fields)}")

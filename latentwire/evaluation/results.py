@@ -58,12 +58,15 @@ class RunInfo(TypedDict):
 
 
 class Results(TypedDict):
+    """The whole file."""
+
     schema_version: int
     run: RunInfo
     rows: list[ResultRow]
 
 
 def write_results(path: Path, run: RunInfo, rows: list[ResultRow]) -> Results:
+    """Writes the file whole or not at all and returns its content."""
     results = Results(schema_version=SCHEMA_VERSION, run=run, rows=rows)
     write_json(path, results)
     return results

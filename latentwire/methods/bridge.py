@@ -12,6 +12,8 @@ from latentwire.methods.base import Control, Method, Parts, Prediction, answers
 
 
 class BridgeMethod(Method):
+    """The trained bridge of ``Parts``."""
+
     name = "bridge"
     sender_sees = "context"
     receiver_sees = "question"

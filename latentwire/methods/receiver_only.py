@@ -9,6 +9,8 @@ from latentwire.methods.base import Control, Method, Prediction, answers
 
 
 class ReceiverOnly(Method):
+    """No message at all."""
+
     name = "receiver_only"
     sender_sees = "nothing"
     receiver_sees = "question"

@@ -9,6 +9,8 @@ from latentwire.methods.base import Control, Method, Prediction, answers, text_s
 
 
 class ReceiverText(Method):
+    """The context as text, read by the receiver."""
+
     name = "receiver_text"
     sender_sees = "nothing"
     receiver_sees = "context + question"

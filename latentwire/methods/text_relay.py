@@ -13,6 +13,8 @@ NOTE_CUE = "\nNote:"
 
 
 class TextRelay(Method):
+    """A note written by the sender, read by the receiver."""
+
     name = "text_relay"
     sender_sees = "context"
     receiver_sees = "question"

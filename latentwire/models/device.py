@@ -21,7 +21,9 @@ def pick_device(requested: str | None = None) -> torch.device:
     except RuntimeError:
         raise UsageError(f"unknown device {name!r}; use cpu, mps, cuda or cuda:N (--device or LATENTWIRE_DEVICE)") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name!r} asked for, but this machine shows {torch.cuda.device_count()} CUDA devices; try --device cpu")
+        raise UsageError(
+            f"device {name!r} asked for, but this machine shows {torch.cuda.device_count()} CUDA devices; try --device cpu"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError(f"device {name!r} asked for, but Metal is not available here; try --device cpu")
     return device

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentwire.errors import DataError, MismatchError
 from latentwire.models.device import pick_device, pick_dtype
@@ -24,6 +25,9 @@ from latentwire.models.source import ModelSource, explained, resolve
 from latentwire.models.tokens import continuation_ids, encode_plain, leading_ids
 from latentwire.models.trie import OptionTrie, build_trie
 from latentwire.prompts import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Prefix:
 class Receiver:
     """A frozen causal language model that reads soft tokens, scores options and generates greedily."""
 
-    def __init__(self, source: ModelSource, model: nn.Module, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, source: ModelSource, model: PreTrainedModel, *, device: torch.device, dtype: torch.dtype) -> None:
         self.source, self.model, self.device, self.dtype = source, model, device, dtype
         self.tokenizer = source.tokenizer
         self.embed = model.get_input_embeddings()
@@ -173,15 +177,10 @@ class Receiver:
     def score_options(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " options"]]:
         """Log-likelihood in nats of every option of every row, in one pass over prefix and trie nodes. Differentiable."""
         nodes = max(len(trie.tokens) for trie in tries)
-        if nodes == 0:
-            log_probs = self.answer_next_log_probs(prefix)[:, None]
-        else:
-            log_probs = self._node_log_probs(prefix, tries, nodes)
-        return [
-            torch.stack([sum_path(log_probs[row], path) for path in trie.paths]) for row, trie in enumerate(tries)
-        ]
+        log_probs = self._node_log_probs(prefix, tries, nodes) if nodes else self.next_log_probs(prefix)[:, None]
+        return [torch.stack([sum_path(log_probs[row], path) for path in trie.paths]) for row, trie in enumerate(tries)]
 
-    def answer_next_log_probs(self, prefix: Prefix) -> Float[Tensor, "B V"]:
+    def next_log_probs(self, prefix: Prefix) -> Float[Tensor, "B V"]:
         """Log-probabilities of the token behind each prefix."""
         output = self.model(
             inputs_embeds=prefix.embeddings,
@@ -271,16 +270,14 @@ def _positions(mask: Bool[Tensor, "B P"]) -> Int[Tensor, "B P"]:
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
-def _end_ids(model: nn.Module, source: ModelSource) -> set[int]:
+def _end_ids(model: PreTrainedModel, source: ModelSource) -> set[int]:
     """Tokens that end an answer: those of the tokenizer and of the generation config."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     several = configured if isinstance(configured, list) else [configured]
     return {int(token) for token in (*several, source.tokenizer.eos_token_id) if token is not None}
 
 
-def load_receiver(
-    name: str, *, revision: str | None = None, device: str | None = None, dtype: str | None = None
-) -> Receiver:
+def load_receiver(name: str, *, revision: str | None = None, device: str | None = None, dtype: str | None = None) -> Receiver:
     """A frozen receiver by embedded name, folder or Hub id. ``dtype`` as in ``load_sender``."""
     from transformers import AutoModelForCausalLM
 

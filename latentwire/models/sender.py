@@ -97,7 +97,7 @@ def load_sender(
         raise UsageError(f"sender layer {layer} does not exist: {source.name!r} has blocks 1-{depth} (0 = embeddings)")
     if full:
         writer = load_receiver(name, revision=revision, device=device, dtype=dtype)
-        lower = _lower_blocks(writer.model.get_decoder(), layer)
+        lower = freeze(_lower_blocks(writer.model.get_decoder(), layer))
         return Sender(source, lower, layer=layer, device=writer.device, dtype=writer.dtype, writer=writer)
     chosen_device = pick_device(device)
     chosen_dtype = pick_dtype(dtype, chosen_device)

@@ -57,9 +57,7 @@ def continuation_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, continuati
     return both[len(before) :] if both[: len(before)] == before else encode_plain(tokenizer, continuation)
 
 
-def pad_right(
-    rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
-) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
+def pad_right(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
     """Ids [B, T] padded at the end, and the mask of real tokens."""
     length = max(len(row) for row in rows)
     ids = torch.tensor([[*row, *[pad_id] * (length - len(row))] for row in rows], dtype=torch.long)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -56,4 +57,4 @@ def build_trie(options: Sequence[Sequence[int]], end_id: int | None) -> OptionTr
 
 def _has_prefix_pair(options: Sequence[Sequence[int]]) -> bool:
     ordered = sorted(tuple(option) for option in options)
-    return any(longer[: len(shorter)] == shorter for shorter, longer in zip(ordered, ordered[1:], strict=False))
+    return any(longer[: len(shorter)] == shorter for shorter, longer in pairwise(ordered))

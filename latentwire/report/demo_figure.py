@@ -40,7 +40,10 @@ def draw_demo(results: Results, path: Path) -> None:
         if control is None and method != "receiver_only":
             times.barh(places, [(row["latency_ms_p50"] or 0.0) if row else 0.0 for row in found], height, color=colour, label=label)
     names = [task.removeprefix("tinyworld_") for task in tasks]
-    for axis, title, unit in ((scores, "Right answers, 95 % intervals", "%"), (times, "Text in to answer out, batch 1", "ms (median)")):
+    for axis, title, unit in (
+        (scores, "Right answers, 95 % intervals", "%"),
+        (times, "Text in to answer out, batch 1", "ms (median)"),
+    ):
         axis.set_yticks(range(len(tasks)), names)
         axis.invert_yaxis()
         axis.set_title(title, loc="left")

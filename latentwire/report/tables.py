@@ -12,6 +12,7 @@ LABELS = {"receiver_only": "receiver alone", "receiver_text": "receiver reads th
 
 
 def tasks_of(results: Results) -> list[str]:
+    """Tasks in the order they were evaluated."""
     return list(dict.fromkeys(row["task"] for row in results["rows"]))
 
 
@@ -25,6 +26,7 @@ def find(results: Results, task: str, method: str, control: str | None = None, s
 
 
 def method_labels(results: Results) -> list[str]:
+    """Methods in the order they were evaluated."""
     return list(dict.fromkeys(row["method"] for row in results["rows"]))
 
 
@@ -110,20 +112,27 @@ def demo_cost_table(results: Results) -> Table:
 
 
 def message_size(row: ResultRow) -> str:
+    """Tokens and bytes that crossed the channel."""
     return f"{row['message_tokens']:.0f} tok, {row['message_bytes']:,.0f} B" if row["message_bytes"] else "–"
 
 
 def latency(row: ResultRow) -> str:
+    """Median milliseconds, or nothing where none was measured."""
     return f"{row['latency_ms_p50']:.1f} ms" if row["latency_ms_p50"] is not None else ""
 
 
 def _percent(row: ResultRow | None, *, interval: bool) -> str:
     if row is None:
         return "–"
-    return f"{100 * row['value']:.1f} ({100 * row['ci_low']:.1f}–{100 * row['ci_high']:.1f})" if interval else f"{100 * row['value']:.1f}"
+    return (
+        f"{100 * row['value']:.1f} ({100 * row['ci_low']:.1f}–{100 * row['ci_high']:.1f})"
+        if interval
+        else f"{100 * row['value']:.1f}"
+    )
 
 
 def print_tables(tables: Iterable[Table | None]) -> None:
+    """Prints the tables, wide where there is no terminal."""
     from rich.console import Console
 
     console = Console()

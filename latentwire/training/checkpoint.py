@@ -52,7 +52,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
     tensors: dict[str, torch.Tensor] = {}
     tree = json.dumps(_flatten(state, "", tensors))
-    data = save(tensors, metadata={"tree": tree, "digest": _tensor_digest(tree, tensors)})
+    # one key only: safetensors writes several in random order, and equal states shall give equal bytes
+    data = save(tensors, metadata={"state": json.dumps({"digest": _tensor_digest(tree, tensors), "tree": tree})})
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
@@ -65,7 +66,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
         tensors = load(data)
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = json.loads(header["__metadata__"]["state"])
         tree = metadata["tree"]
         intact = metadata["digest"] == _tensor_digest(tree, tensors)
     except FileNotFoundError:

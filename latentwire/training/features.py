@@ -28,7 +28,6 @@ from latentwire.models.sender import Sender, SenderStates
 DEFAULT_CAP_GIB = 50.0
 SEGMENT_BYTES = 256 * 2**20
 
-#: how a batch of sender states can be longer than a plain list: [texts] → states
 Notice = Callable[[str], None]
 
 
@@ -87,7 +86,9 @@ class FeatureCache:
         return SenderStates(states.to(self.sender.device), mask.to(self.sender.device))
 
     def _row(self, key: str) -> Tensor | None:
-        place = self._places[key]
+        place = self._places.get(key)
+        if place is None:
+            return None
         row = self._maps[place.segment][place.start : place.start + place.tokens]
         if key not in self._checked:
             if zlib.crc32(row.view(torch.uint8).numpy().tobytes()) != place.crc32:

@@ -35,7 +35,9 @@ def task_loss(
         losses.append(_option_losses(receiver, examples, soft, with_options, rng, sampled_options))
     if free:
         answers = [examples[index].answer for index in free]
-        losses.append(written_losses(receiver, [examples[index].receiver_prompt for index in free], answers, soft[torch.tensor(free)]))
+        losses.append(
+            written_losses(receiver, [examples[index].receiver_prompt for index in free], answers, soft[torch.tensor(free)])
+        )
     return torch.cat(losses).mean()
 
 
@@ -58,9 +60,7 @@ def first_stage_loss(receiver: Receiver, examples: Sequence[Example], soft: Soft
     return written_losses(receiver, prompts, targets, soft).mean()
 
 
-def written_losses(
-    receiver: Receiver, prompts: Sequence[Prompt], answers: Sequence[str], soft: SoftTokens
-) -> Float[Tensor, " B"]:
+def written_losses(receiver: Receiver, prompts: Sequence[Prompt], answers: Sequence[str], soft: SoftTokens) -> Float[Tensor, " B"]:
     """Mean cross-entropy per token of each answer, its end token included."""
     ids = [receiver.answer_ids(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     log_probs, mask = receiver.answer_log_probs(receiver.prefix(prompts, soft), ids)
@@ -81,7 +81,10 @@ def _option_losses(
         tries = receiver.tries(prompts, options)
     scores = receiver.score_options(receiver.prefix(prompts, soft[torch.tensor(rows)]), tries)
     return torch.stack(
-        [F.cross_entropy(score[None], torch.tensor([label], device=score.device)) for score, label in zip(scores, labels, strict=True)]
+        [
+            F.cross_entropy(score[None], torch.tensor([label], device=score.device))
+            for score, label in zip(scores, labels, strict=True)
+        ]
     )
 
 

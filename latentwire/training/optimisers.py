@@ -46,7 +46,8 @@ class Optimiser:
         warmup_steps: int,
         schedule: Schedule = cosine,
     ) -> None:
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for parameter_name, parameter in named_parameters:
             is_matrix = parameter.ndim == 2 and not any(word in parameter_name for word in ("embed", "queries"))
             (matrices if name == "muon" and is_matrix else others).append(parameter)

@@ -80,14 +80,16 @@ def train_run(
             say(f"{folder} already holds this trained bridge; nothing to do")
             return summary
         if (folder / CHECKPOINT_FILE).exists() and not resume:
-            raise UsageError(f"{str(folder)!r} holds an unfinished run of this config; add --resume to go on or --overwrite to start again")
+            raise UsageError(
+                f"{str(folder)!r} holds an unfinished run of this config; add --resume to go on or --overwrite to start again"
+            )
     sender, receiver = load_pair(config, device=device)
     train, validation, revisions = _read_rows(config, say)
     cache = FeatureCache(sender, folder=cache_folder, cap_gib=config.data.cache_cap_gib, notice=say)
     texts = [row.sender_prompt for row in (*train, *validation)]
     cache.add(texts)
     say(f"sender states: {cache.texts_read} texts read, {len(set(texts)) - cache.texts_read} from the cache")
-    bridge = new_bridge(config, sender, receiver, train[0])
+    bridge = new_bridge(config, sender, receiver)
     trainer = Trainer(
         config, bridge=bridge, receiver=receiver, cache=cache, train=train, validation=validation, folder=folder, hooks=hooks
     )
@@ -134,13 +136,11 @@ def load_pair(config: RunConfig, *, device: str | None = None, full_sender: bool
         device=device,
         dtype=config.sender.dtype,
     )
-    receiver = load_receiver(
-        config.receiver.model, revision=config.receiver.revision, device=device, dtype=config.receiver.dtype
-    )
+    receiver = load_receiver(config.receiver.model, revision=config.receiver.revision, device=device, dtype=config.receiver.dtype)
     return sender, receiver
 
 
-def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver, example: Example) -> Bridge:
+def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
     """A freshly initialised bridge for this pair, its weights fixed by the seed."""
     torch.manual_seed(config.seed)
     ends = BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)

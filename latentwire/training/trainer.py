@@ -223,6 +223,7 @@ class Trainer:
 
 
 def make_optimiser(bridge: Bridge, settings: TrainingSettings) -> Optimiser:
+    """The optimiser of a run over the bridge's parameters."""
     return Optimiser(
         bridge.named_parameters(),
         name=settings.optimizer,

@@ -128,6 +128,30 @@ def complete_record(rng: Random) -> Document:
     return document
 
 
+def sums(rng: Random) -> Document:
+    """Additions and subtractions as the worked lines of word problems have them, many to a document."""
+    document: Document = []
+    for _ in range(12):
+        if rng.random() < 0.5:
+            value, amount = rng.randint(1, 40), rng.randint(2, 20)
+            document += [(f"\nSum: {value} + {amount} =", False), (f" {value + amount}{END}", True)]
+        else:
+            value = rng.randint(3, 60)
+            amount = rng.randint(2, min(20, value - 1))
+            document += [(f"\nSum: {value} - {amount} =", False), (f" {value - amount}{END}", True)]
+    return document
+
+
+def names_only(rng: Random) -> Document:
+    """Two or three records with the questions that ask for a name or are keyed by one."""
+    scene = _train_scene(rng, pick(rng, ("record2", "record3", "record3")))
+    document: Document = [(scene.text, False)]
+    asked = [question for question in scene.questions if question.field in ("who", "item")]
+    for question in rng.sample(asked, len(asked)):
+        _ask(document, question.text, question.answer)
+    return document
+
+
 def _kind(kind: str, max_questions: int = 1) -> Callable[[Random], Document]:
     return lambda rng: _scene_document(rng, kind, max_questions)
 
@@ -145,6 +169,9 @@ LESSONS: dict[str, Callable[[Random], Document]] = {
     "intent": _kind("intent"),
     "math1": _kind("math1"),
     "math2": _kind("math2"),
+    "code24": _kind("code24"),
+    "sums": sums,
+    "names": names_only,
 }
 
 #: lesson → share, early (the circuits, which form within some two million tokens) and late (all a bridge will need)
@@ -155,7 +182,17 @@ LATE_SHARES = {
 }  # fmt: skip
 
 
+#: what falls short after that: sums, exact copies of long codes, questions keyed by names of several tokens
+DRILL_SHARES = {
+    "copy": 2, "continue": 1, "look_up": 1, "complete": 2, "record1": 1, "record2": 3, "record3": 5, "names": 4,
+    "code24": 3, "sentiment": 1, "topic": 1, "intent": 2, "sums": 5, "math1": 2, "math2": 4,
+}  # fmt: skip
+
+
 def draw_lesson(rng: Random, progress: float) -> Document:
-    """One document. ``progress`` (0-1) moves the mixture from ``EARLY_SHARES`` to ``LATE_SHARES``."""
-    shares = LATE_SHARES if rng.random() < progress else EARLY_SHARES
+    """One document. ``progress`` moves the mixture from ``EARLY_SHARES`` (0) over ``LATE_SHARES`` (1) to ``DRILL_SHARES`` (2)."""
+    if progress <= 1:
+        shares = LATE_SHARES if rng.random() < progress else EARLY_SHARES
+    else:
+        shares = DRILL_SHARES if rng.random() < progress - 1 else LATE_SHARES
     return LESSONS[rng.choices(list(shares), weights=list(shares.values()))[0]](rng)

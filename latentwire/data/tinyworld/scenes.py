@@ -54,6 +54,8 @@ COUNT_CHOICES = COUNT_RANGE[1] - COUNT_RANGE[0] + 1
 
 @dataclass(frozen=True)
 class Fact:
+    """Who has how many of what, in which colour and where."""
+
     name: str
     place: str
     count: int
@@ -73,7 +75,7 @@ def draw_facts(rng: Random, lexicon: Lexicon, count: int) -> list[Fact]:
     """``count`` facts with distinct names and items; one in five names no colour."""
     names: set[str] = set()
     items: set[str] = set()
-    facts = []
+    facts: list[Fact] = []
     while len(facts) < count:
         name, item = lexicon.name(rng), pick(rng, ITEMS)
         if name in names or item in items:
@@ -86,10 +88,12 @@ def draw_facts(rng: Random, lexicon: Lexicon, count: int) -> list[Fact]:
 
 
 def fact_sentence(rng: Random, fact: Fact) -> str:
+    """The fact as a sentence of one of five shapes."""
     return pick(rng, RECORD_SHAPES).format(name=fact.name, place=fact.place, count=fact.count, things=fact.things)
 
 
 def fact_questions(rng: Random, fact: Fact, lexicon: Lexicon) -> list[Question]:
+    """All that can be asked about one fact; names are asked by item, items by name."""
     item = fact.item
     questions = [
         Question("who", pick(rng, ("Who has the {}?", "Who owns the {}?")).format(item), fact.name, len(lexicon.names)),
@@ -103,6 +107,7 @@ def fact_questions(rng: Random, fact: Fact, lexicon: Lexicon) -> list[Question]:
 
 
 def fact_bits(fact: Fact, lexicon: Lexicon) -> float:
+    """Information content of one fact."""
     colour_bits = log2(len(COLOURS)) - log2(0.8) if fact.colour else -log2(0.2)
     return log2(len(lexicon.names)) + log2(len(lexicon.places)) + log2(COUNT_CHOICES) + log2(len(ITEMS)) + colour_bits
 
@@ -126,7 +131,9 @@ def record_scene(count: int) -> Callable[[Random, Lexicon], Scene]:
 
 # -------------------------------------------------------------------------------------------------- classification
 
-GOOD = "good great superb lovely brilliant charming excellent delightful wonderful funny moving clever fresh warm splendid gripping".split()
+GOOD = (
+    "good great superb lovely brilliant charming excellent delightful wonderful funny moving clever fresh warm splendid gripping"
+).split()
 BAD = "bad awful dull boring terrible weak slow clumsy tedious flat poor dreadful silly messy cold lifeless".split()
 ASPECTS = "film plot acting music story script cast ending dialogue pacing camera humour book show series director".split()
 SENTIMENTS = ("positive", "negative")
@@ -162,7 +169,11 @@ INTENTS = {
     "cash fee": ("why was I charged at the cash machine", "there is a fee for taking out cash", "the machine took extra money"),
     "verify identity": ("how do I verify my identity", "why do you need my passport", "how do I prove who I am"),
     "forgot password": ("I forgot my password", "I cannot log in", "how do I reset my password"),
-    "travel abroad": ("can I use my card abroad", "I am going on a trip, will my card work", "is the card accepted in other countries"),
+    "travel abroad": (
+        "can I use my card abroad",
+        "I am going on a trip, will my card work",
+        "is the card accepted in other countries",
+    ),
     "direct debit": ("I do not know this direct debit", "cancel my direct debit", "a direct debit was taken twice"),
 }
 GREETINGS = ("Hello, ", "Hi, ", "Please help, ", "Good morning, ", "Dear bank, ", "From {place}: ")
@@ -198,6 +209,7 @@ def sentiment_scene(rng: Random, lexicon: Lexicon) -> Scene:
 
 
 def topic_scene(rng: Random, lexicon: Lexicon) -> Scene:
+    """A news line; its nouns tell the topic."""
     topic = pick(rng, tuple(TOPIC_WORDS))
     a, b, c = rng.sample(TOPIC_WORDS[topic], 3)
     text = pick(rng, NEWS_SHAPES).format(
@@ -207,9 +219,12 @@ def topic_scene(rng: Random, lexicon: Lexicon) -> Scene:
 
 
 def intent_scene(rng: Random, lexicon: Lexicon) -> Scene:
+    """A request to a bank in one of three wordings per intent."""
     intent = pick(rng, tuple(INTENTS))
     place, name = lexicon.place(rng), lexicon.name(rng)
-    text = pick(rng, GREETINGS).format(place=place) + pick(rng, INTENTS[intent]) + pick(rng, CLOSINGS).format(place=place, name=name)
+    text = (
+        pick(rng, GREETINGS).format(place=place) + pick(rng, INTENTS[intent]) + pick(rng, CLOSINGS).format(place=place, name=name)
+    )
     return _classified(text + ".", INTENTS[intent][0], "intent", INTENT_QUESTION, intent, len(INTENTS))
 
 

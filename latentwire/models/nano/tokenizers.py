@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from latentwire.models.nano.specs import BOS_ID, EOS_ID, MAX_POSITIONS, PAD_ID, SPECIAL_TOKENS, NanoSpec
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 _PAD, _BOS, _EOS = SPECIAL_TOKENS
@@ -51,7 +52,9 @@ def train_tokenizer(spec: NanoSpec, texts: Iterable[str]) -> PreTrainedTokenizer
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{_BOS} $A", special_tokens=[(_BOS, BOS_ID)])
     if tokenizer.get_vocab_size() != spec.vocab_size:
-        raise ValueError(f"{spec.name}: the texts gave {tokenizer.get_vocab_size()} tokens, {spec.vocab_size} wanted; give more text")
+        raise ValueError(
+            f"{spec.name}: the texts gave {tokenizer.get_vocab_size()} tokens, {spec.vocab_size} wanted; give more text"
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=_without_special_bytes(tokenizer),
         pad_token=_PAD,
@@ -62,15 +65,15 @@ def train_tokenizer(spec: NanoSpec, texts: Iterable[str]) -> PreTrainedTokenizer
     )
 
 
-def _without_special_bytes(tokenizer):  # type: ignore[no-untyped-def]
+def _without_special_bytes(tokenizer: Tokenizer) -> Tokenizer:
     """Byte tokens are ordinary vocabulary: a text that spells ``<0x41>`` must not become one."""
     import json
 
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as Loader
 
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in _BYTES]
-    return Tokenizer.from_str(json.dumps(state))
+    return Loader.from_str(json.dumps(state))
 
 
 assert (PAD_ID, BOS_ID, EOS_ID) == (0, 1, 2)

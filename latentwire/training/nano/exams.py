@@ -26,7 +26,8 @@ def _exam_documents(exam: str, split: str, n: int, seed: int) -> list[Document]:
     if exam.startswith("note:"):
         return [[(row["context"], False), ("\nNote:", False), (f" {row['note']}{END}", True)] for row in rows]
     return [
-        [(row["context"], False), (f"\nQuestion: {row['question']}\nAnswer:", False), (f" {row['answer']}{END}", True)] for row in rows
+        [(row["context"], False), (f"\nQuestion: {row['question']}\nAnswer:", False), (f" {row['answer']}{END}", True)]
+        for row in rows
     ]
 
 

@@ -15,7 +15,6 @@ from latentwire.files import file_digest, write_json, write_text
 from latentwire.models.nano.specs import NANO_SPECS
 from latentwire.training.nano.exams import examine, held_out_loss
 from latentwire.training.nano.pretrain import Pretrainer
-from latentwire.training.nano.stream import PlainText
 
 #: an embedded model must stay small enough for git
 MOST_BYTES = 12 * 10**6
@@ -83,15 +82,15 @@ def _card(figures: dict[str, Any]) -> str:
     base = figures["name"].partition("@")[0]
     return f"""# {figures["name"]}
 
-A language model of {figures["params"]:,} parameters for demonstrations and tests of LatentWire. It is no evidence for larger models.
+A language model of {figures["params"]:,} parameters for demonstrations and tests of LatentWire; no evidence for larger ones.
 
-- **Data**: {figures["tokens"] / 1e6:.1f} M tokens, {share:.0%} plain English text (novels, textbooks, encyclopedia, stories; the last 2 % of
-  every file held out), the rest generated tiny-world lessons (training split only). No benchmark rows.
+- **Data**: {figures["tokens"] / 1e6:.1f} M tokens, {share:.0%} plain English text (novels, textbooks, encyclopedia, stories;
+  the last 2 % of every file held out), the rest generated tiny-world lessons (training split only). No benchmark rows.
 - **Training**: {figures["recipe"]["steps"]:,} steps, {figures["minutes"]:.0f} minutes on {figures["threads"]} CPU thread.
   `latentwire nano train {base} --text_dir TEXT --out runs/nano/{base}`
 - **Held-out plain text**: {figures["held_out_text_nats_per_token"]:.3f} nats per token.
-- **Reading the tiny world as text**, exact match on {figures["rows_per_exam"]} test rows each (a fifth of them with names, places or symbol
-  pairs never seen in training); *note* is the share of notes written without a fault:
+- **Reading the tiny world as text**, exact match on {figures["rows_per_exam"]} test rows each (a fifth of them with names, places
+  or symbol pairs never seen in training); *note* is the share of notes written without a fault:
 
 | scene | answers | note |
 | --- | --- | --- |

@@ -1,7 +1,8 @@
 """Pretraining of the embedded models: the recipe behind ``latentwire nano train``.
 
 Every step reads one micro-batch of tiny-world lessons. They begin with the circuits (continue, look up) alone; once those
-have formed, the mixture moves to what a bridge will ask for, and each step also reads a micro-batch of plain text. A killed run resumes from its
+have formed, the mixture moves to what a bridge will ask for, and steps also read a micro-batch of plain text; the last
+part drills what is hard (sums, long codes, names). A killed run resumes from its
 last checkpoint and reaches the same weights; ``steps`` may be raised or lowered on resume until the decay has begun.
 """
 
@@ -44,9 +45,10 @@ class PretrainConfig:
     lr: float = 3e-3
     weight_decay: float = 0.05
     warmup_steps: int = 100
-    decay_share: float = 0.3
+    decay_share: float = 0.4
     circuit_steps: int = 1_600
     ramp_steps: int = 1_200
+    drill_from: int = 6_400
     tokenizer_documents: int = 20_000
 
     def spec(self) -> NanoSpec:
@@ -55,18 +57,20 @@ class PretrainConfig:
         return NANO_SPECS[self.model]
 
     def lesson_progress(self, step: int) -> float:
-        """How far the lessons have moved from the circuits (0) to the final mixture (1)."""
+        """How far the lessons have moved from the circuits (0) over the whole world (1) to its hard parts (2)."""
+        if step >= self.drill_from:
+            return 2.0
         return min(1.0, max(0.0, (step - self.circuit_steps) / self.ramp_steps))
 
     def reads_text(self, step: int) -> bool:
-        """Whether this step also reads a micro-batch of plain text: always, once the circuits have formed."""
-        return step >= self.circuit_steps
+        """Whether this step also reads plain text: once the circuits have formed; every other step among the drills."""
+        return step >= self.circuit_steps and (step < self.drill_from or step % 2 == 0)
 
 
 #: ``circuit_steps`` is where key-value look-up had passed 90 % in a trial; the wider, shallower Mistral takes longer
 RECIPES = {
-    "nano-llama": PretrainConfig(model="nano-llama", steps=10_000, circuit_steps=1_600),
-    "nano-mistral": PretrainConfig(model="nano-mistral", steps=9_000, circuit_steps=2_200),
+    "nano-llama": PretrainConfig(model="nano-llama", steps=11_000, decay_share=0.36, circuit_steps=1_600, drill_from=6_400),
+    "nano-mistral": PretrainConfig(model="nano-mistral", steps=10_000, decay_share=0.38, circuit_steps=2_200, drill_from=5_400),
 }
 
 

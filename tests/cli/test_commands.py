@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from latentwire.cli.app import main
+from latentwire.files import file_digest
+
+ROOT = Path(__file__).resolve().parents[2]
+NANO = str(ROOT / "configs" / "nano.yaml")
+SMALL = [
+    part
+    for setting in (
+        "training.steps=6",
+        "training.log_every=2",
+        "training.validate_every=3",
+        "data.train_rows=40",
+        "data.validation_rows=8",
+    )
+    for part in ("--set", setting)
+]
+
+
+def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["eval", "--help"], ["nano", "--help"], ["--version"]])
+def test_help_does_not_load_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys; from latentwire.cli.app import main; code = main(sys.argv[1:]); "
+        "heavy = {'torch', 'transformers', 'datasets', 'matplotlib'} & set(sys.modules); "
+        "sys.exit(f'loaded {heavy}' if heavy else code)"
+    )
+    done = python("-c", code, *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_needs_the_standard_library_only() -> None:
+    done = python("-S", "-c", "import latentwire, sys; sys.exit('torch' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("script", ["train_telepathy.py", "eval_telepathy.py"])
+def test_the_papers_scripts_explain_themselves_without_any_package(script: str) -> None:
+    shown = python("-S", f"telepathy/{script}", "--help")
+    assert shown.returncode == 0, shown.stderr
+    flags = ("--source_model", "--target_model", "--data_dir", "--output_dir", "--device", "--max_samples", "--dataset")
+    assert all(flag in shown.stdout for flag in flags)
+    bare = python("-S", f"telepathy/{script}", *(["--checkpoint", "x"] if script.startswith("eval") else []))
+    assert bare.returncode == 1
+    assert "make setup" in bare.stderr
+    assert "Traceback" not in bare.stderr
+
+
+def test_the_papers_defaults() -> None:
+    shown = python("telepathy/train_telepathy.py", "--help").stdout
+    for default in (
+        "Llama-3.1-8B-Instruct",
+        "Mistral-7B-Instruct-v0.3",
+        "(default: 8)",
+        "(default: 2000)",
+        "(default: 0.0002)",
+        "(default: 42)",
+    ):
+        assert default in " ".join(shown.split()).replace("- ", "-"), default
+    assert "(default: adamw)" in shown
+
+
+def test_train_eval_send_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["train", NANO, *SMALL, "--set", f"output_dir={out}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 6
+    assert main(["eval", str(out), "--max_samples", "6"]) == 0
+    shown = capsys.readouterr().out
+    assert "receiver reads the text" in shown
+    assert "control: shuffled" in shown
+    assert "a part of the split" not in shown  # generated rows have no fixed number
+    ask = ["--ask", "How many apples?", "--ask", "Who has the apples?"]
+    assert main(["send", "Maria left 47 apples in Lisbon.", *ask, "--bridge", str(out / "bridge"), "--json"]) == 0
+    sent = json.loads(capsys.readouterr().out)
+    assert len(sent["answers"]) == 2
+    assert sent["message_bytes"] == sent["soft_tokens"] * 144 * 4
+
+
+def test_a_dry_run_says_what_it_would_cost_and_loads_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["--set", "bridge.name=perceiver", "--set", "bridge.soft_tokens=8", "--set", f"output_dir={tmp_path / 'run'}"]
+    assert main(["train", NANO, *settings, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["bridge"] == "perceiver, 8 soft tokens per message"
+    assert plan["trainable_params"] > 100_000
+    assert plan["sender_memory_bytes"] > 1_000_000
+    assert not (tmp_path / "run").exists()
+    assert main(["train", NANO, "--dry-run"]) == 0
+    assert "trainable parameters" in capsys.readouterr().out
+
+
+def test_the_cache_can_be_looked_at_and_emptied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", NANO, *SMALL, "--set", f"output_dir={tmp_path / 'run'}"])
+    capsys.readouterr()
+    assert main(["cache", "info", "--json"]) == 0
+    entry = json.loads(capsys.readouterr().out)["entries"][0]
+    assert (entry["sender"], entry["texts"]) == ("nano-llama@1", 48)
+    assert main(["cache", "clear", "--yes"]) == 0
+    assert "freed" in capsys.readouterr().out
+
+
+def test_tensorboard_events_are_written_on_request(tmp_path: Path) -> None:
+    assert main(["train", NANO, *SMALL, "--set", f"output_dir={tmp_path / 'run'}", "--tensorboard"]) == 0
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_fetch_of_a_local_pair_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", NANO]) == 0
+    assert "nano-llama" in capsys.readouterr().err
+
+
+def test_the_papers_train_script_takes_the_papers_flags(tmp_path: Path) -> None:
+    done = python(
+        "telepathy/train_telepathy.py", "--dataset", "tinyworld_topic", "--source_model", "nano-llama", "--target_model", "nano-mistral",
+        "--soft_tokens", "4", "--steps", "4", "--batch_size", "4", "--max_samples", "30", "--output_dir", str(tmp_path / "run"),
+        "--set", "data.validation_rows=8", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert config["bridge"] == {"name": "perceiver", "soft_tokens": 4, "hidden_size": 192, "depth": 2, "heads": 6, "ffn_factor": 2}
+    assert config["sender"]["layer"] == 4  # the last block but one
+    shown = python("telepathy/eval_telepathy.py", "--checkpoint", str(tmp_path / "run" / "bridge"), "--max_samples", "5", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["rows"]
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_resume_ends_with_the_same_bytes(name: signal.Signals, tmp_path: Path) -> None:
+    steps = [
+        *SMALL,
+        "--set",
+        "training.steps=120",
+        "--set",
+        "training.validate_every=60",
+        "--set",
+        "training.checkpoint_every=1000",
+    ]
+    command = [sys.executable, "-m", "latentwire.cli.app", "train", NANO, *steps]
+    parts, whole = ["--set", f"output_dir={tmp_path / 'parts'}"], ["--set", f"output_dir={tmp_path / 'whole'}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([*command, *parts], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "parts" / "config.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(name)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == (130 if name == signal.SIGINT else 75), stderr
+    assert "Traceback" not in stderr
+    assert main(["train", NANO, *steps, *parts, "--resume"]) == 0
+    assert main(["train", NANO, *steps, *whole]) == 0
+    digests = [file_digest(tmp_path / run / "bridge" / "model.safetensors") for run in ("parts", "whole")]
+    assert digests[0] == digests[1]

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentwire.data.readers import GENERATED_ROWS, TaskRows, read_task
+from latentwire.data.task import load_task
+from latentwire.errors import DataError, LatentWireError, UnknownNameError, UsageError
+from tests.data.writing import own_task, write_rows, write_task
+
+ROWS = [{"text": f"row number {number}", "label": number % 2} for number in range(200)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_rows(tmp_path, ROWS, "train")
+    write_rows(tmp_path, ROWS[:20], "test")
+    return tmp_path
+
+
+def read(folder: Path, split: str, max_rows: int | None = None, seed: int = 0, **changes: Any) -> TaskRows:
+    return read_task(own_task(folder, **changes), split, data_dir=folder, max_rows=max_rows, seed=seed)
+
+
+def texts(rows: TaskRows) -> list[str]:
+    return [example.sender_prompt for example in rows.examples]
+
+
+def test_validation_is_cut_from_train_without_overlap_or_loss(folder: Path) -> None:
+    train, validation = texts(read(folder, "train")), texts(read(folder, "validation"))
+    assert len(validation) == 20
+    assert sorted(train + validation) == sorted(f"Text: {row['text']}" for row in ROWS)
+
+
+def test_validation_is_the_same_whatever_the_seed(folder: Path) -> None:
+    assert texts(read(folder, "validation", seed=1)) == texts(read(folder, "validation", seed=2))
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_fewer_rows_come_from_the_same_side_of_the_cut(folder: Path, split: str) -> None:
+    whole = texts(read(folder, split))
+    few = read(folder, split, max_rows=7, seed=3)
+    assert len(few.examples) == 7
+    assert set(texts(few)) < set(whole)
+    assert not few.complete
+    assert texts(few) == texts(read(folder, split, max_rows=7, seed=3))
+    assert texts(few) != texts(read(folder, split, max_rows=7, seed=4))
+
+
+def test_more_rows_extend_fewer_rows(folder: Path) -> None:
+    assert texts(read(folder, "train", max_rows=20))[:7] == texts(read(folder, "train", max_rows=7))
+
+
+def test_asking_for_more_rows_than_there_are_gives_all(folder: Path) -> None:
+    assert texts(read(folder, "test", max_rows=1000)) == texts(read(folder, "test"))
+    assert read(folder, "test", max_rows=1000).complete
+
+
+def test_ids_stay_with_their_rows(folder: Path) -> None:
+    whole = {example.id: example.sender_prompt for example in read(folder, "train").examples}
+    assert len(whole) == 180
+    assert all(whole[example.id] == example.sender_prompt for example in read(folder, "train", max_rows=9).examples)
+
+
+def test_named_validation_split_is_read_and_train_stays_whole(folder: Path) -> None:
+    write_rows(folder, [{"text": "held back", "label": 0}], "dev")
+    splits = {"validation": "dev"}
+    assert texts(read(folder, "validation", splits=splits)) == ["Text: held back"]
+    assert len(read(folder, "train", splits=splits).examples) == 200
+
+
+@pytest.mark.parametrize("name", ["sst2", "agnews", "trec", "banking77"])
+def test_real_validation_is_cut_from_train(data_dir: Path, name: str) -> None:
+    train, validation = (read_task(load_task(name), split, data_dir=data_dir) for split in ("train", "validation"))
+    ids = [{example.id.partition("-")[2] for example in rows.examples} for rows in (train, validation)]
+    assert not ids[0] & ids[1]
+    assert len(ids[1]) == min(1000, round(0.1 * (len(ids[0]) + len(ids[1]))))
+    few = read_task(load_task(name), "validation", data_dir=data_dir, max_rows=50)
+    assert {example.id for example in few.examples} < {example.id for example in validation.examples}
+
+
+def test_compressed_rows_read_like_plain_ones(folder: Path) -> None:
+    plain = texts(read(folder, "test"))
+    path = folder / "mine" / "test.jsonl"
+    (folder / "mine" / "test.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert texts(read(folder, "test")) == plain
+
+
+def test_unicode_line_separators_inside_a_text_are_no_line_ends(folder: Path) -> None:
+    text = "one\u2028two\x85three"
+    (folder / "mine" / "test.jsonl").write_text(
+        json.dumps({"text": text, "label": 0}, ensure_ascii=False) + "\r\n\n", encoding="utf-8", newline=""
+    )
+    assert texts(read(folder, "test")) == [f"Text: {text}"]
+
+
+def test_revision_follows_the_content(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    write_rows(other, ROWS[:19], "test")
+    again = tmp_path_factory.mktemp("again")
+    write_rows(again, ROWS[:20], "test")
+    assert read(folder, "test").revision == read(again, "test").revision != read(other, "test").revision
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_generated_rows_follow_the_seed_and_may_be_any_number(split: str) -> None:
+    task = load_task("tinyworld_topic")
+    few, more = (texts(read_task(task, split, max_rows=count, seed=1)) for count in (5, 40))
+    assert more[:5] == few
+    assert few != texts(read_task(task, split, max_rows=5, seed=2))
+    assert len(read_task(task, "validation").examples) == GENERATED_ROWS["validation"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b'{"text": "a", "label": 0}\n' * 50)[:-12], r"test.jsonl.gz' is cut or corrupt"),
+        (gzip.compress(b'{"text": "a", "label": 0}\n')[:10] + b"\xff" * 30, r"test.jsonl.gz' is cut or corrupt"),
+        (b'{"text": "a", "label": 0}\n', r"test.jsonl.gz' is cut or corrupt"),
+        (gzip.compress(b"\xff\xfe"), r"test.jsonl.gz' is cut or corrupt"),
+        (gzip.compress(b'{"text": "a", "label": 0}\n{"text": \n'), r"test.jsonl.gz', line 2: not JSON"),
+        (gzip.compress(b"[1, 2]\n"), r"test.jsonl.gz', line 1: not a JSON object"),
+        (gzip.compress(b""), r"task 'mine': split 'test' has no rows$"),
+    ],
+    ids=["cut", "corrupt", "not compressed", "not UTF-8", "not JSON", "not an object", "no rows"],
+)
+def test_broken_file_is_one_line_that_names_it(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "test.jsonl.gz").write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        read(tmp_path, "test")
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
+def test_missing_data_folder_is_named(tmp_path: Path) -> None:
+    task = own_task(tmp_path)
+    with pytest.raises(DataError, match=r"^task 'mine': no folder '.*absent/mine'; --data_dir holds: it does not exist$"):
+        read_task(task, "test", data_dir=tmp_path / "absent")
+
+
+def test_missing_set_lists_what_is_there(tmp_path: Path) -> None:
+    for name in ("sst2", "trec"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=r"^task 'mine': no folder '.*/mine'; --data_dir holds: sst2, trec$"):
+        read(tmp_path, "test")
+
+
+def test_missing_split_lists_what_is_there(folder: Path) -> None:
+    (folder / "mine" / "test.jsonl").unlink()
+    with pytest.raises(DataError, match=r"holds neither test.jsonl nor test.jsonl.gz; it holds train.jsonl$"):
+        read(folder, "test")
+
+
+def test_local_task_without_a_data_folder_asks_for_it(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"^task 'mine' reads local files; give their folder with --data_dir$"):
+        read_task(own_task(folder), "test")
+
+
+def test_hub_task_without_network_says_what_to_do(tmp_path: Path) -> None:
+    task = load_task(str(write_task(tmp_path, source={"hub": "latentwire-tests/absent"})))
+    with pytest.raises(DataError, match=r"cannot be loaded from the Hub .*give local rows with --data_dir") as caught:
+        read_task(task, "test")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, '["no", '])
+def test_label_names_that_cannot_be_read_are_named(folder: Path, content: str | None) -> None:
+    if content is not None:
+        (folder / "mine" / "names.json").write_text(content)
+    with pytest.raises(DataError, match=r"^task 'mine': label names '.*names.json' are (missing|not JSON)"):
+        read(folder, "test", options={"label_names": "names.json"})
+
+
+@pytest.mark.parametrize(
+    ("split", "max_rows", "error", "message"),
+    [
+        ("tests", None, UnknownNameError, r"^unknown split 'tests'; did you mean test\?"),
+        ("test", 0, UsageError, r"^max rows = 0 does not fit; give 1 or more"),
+    ],
+)
+def test_request_that_makes_no_sense_is_refused(
+    folder: Path, split: str, max_rows: int | None, error: type[LatentWireError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        read(folder, split, max_rows)
+
+
+def test_unknown_generator_suggests_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"^unknown tiny-world generator 'record4'; did you mean record"):
+        read_task(own_task(tmp_path, source={"generated": "record4"}), "test")

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentwire.errors import ArtefactError, LatentWireError, ModelError, UnknownNameError, UsageError
+from latentwire.models.device import pick_device, pick_dtype
+from latentwire.models.receiver import load_receiver
+from latentwire.models.sender import load_sender
+from latentwire.models.source import resolve
+
+LOADERS: list[Callable[..., Any]] = [load_sender, load_receiver]
+
+
+@pytest.fixture
+def own_folder(family_folder: dict[str, str], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(family_folder["llama"], tmp_path / "model"))
+
+
+@pytest.mark.parametrize("name", ["nano-llama", "nano-mistral"])
+def test_embedded_name_without_a_version_is_the_newest(name: str) -> None:
+    source = resolve(name)
+    assert source.name.startswith(f"{name}@")
+    assert resolve(source.name) == source
+
+
+def test_hub_id_is_taken_with_its_revision_before_anything_is_fetched() -> None:
+    source = resolve("meta-llama/Llama-3.1-8B-Instruct", "abc")
+    assert (source.location, source.revision, source.is_local) == ("meta-llama/Llama-3.1-8B-Instruct", "abc", False)
+    assert source.load_arguments() == {"trust_remote_code": False, "revision": "abc"}
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("name", ["nano-lama", "nano-llama@99"])
+def test_unknown_name_suggests_the_nearest(load: Callable[..., Any], name: str) -> None:
+    with pytest.raises(UnknownNameError, match=rf"^unknown model .*'{name}'; did you mean nano-llama@\d+") as caught:
+        load(name)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_hub_model_that_is_not_here_says_how_to_fetch_it(load: Callable[..., Any]) -> None:
+    with pytest.raises(ModelError, match=r"^cannot load model 'latentwire-tests/absent': .*latentwire fetch CONFIG") as caught:
+        load("latentwire-tests/absent")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_folder_without_a_config_is_refused(load: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"^folder '.*' holds no config.json; give a folder written by save_pretrained$"):
+        load(str(tmp_path))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def scribble(path: Path) -> None:
+    path.write_bytes(b"\xff" * 64 + path.read_bytes()[64:])
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("harm", [cut, scribble])
+def test_broken_weights_are_reported_in_one_line(load: Callable[..., Any], harm: Callable[[Path], None], own_folder: Path) -> None:
+    harm(own_folder / "model.safetensors")
+    with pytest.raises(ArtefactError, match=r"^weights of '.*' are cut or corrupt \(.*\); fetch them again$") as caught:
+        load(str(own_folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [("config.json", cut), ("tokenizer.json", cut), ("tokenizer.json", remove), ("model.safetensors", remove)],
+    ids=["config cut", "tokenizer cut", "tokenizer missing", "weights missing"],
+)
+def test_broken_folder_is_reported_in_one_line(
+    load: Callable[..., Any], file: str, harm: Callable[[Path], None], own_folder: Path
+) -> None:
+    harm(own_folder / file)
+    if (file, harm) == ("tokenizer.json", remove):
+        (own_folder / "tokenizer_config.json").unlink()
+    with pytest.raises(LatentWireError, match=r"^cannot load model '.*") as caught:
+        load(str(own_folder))
+    assert "\n" not in str(caught.value)
+    assert str(own_folder) in str(caught.value)
+
+
+def test_unknown_architecture_is_reported_in_one_line(own_folder: Path) -> None:
+    config = json.loads((own_folder / "config.json").read_text())
+    (own_folder / "config.json").write_text(json.dumps({**config, "model_type": "telegraph"}))
+    with pytest.raises(ModelError, match=r"^cannot load model .*telegraph") as caught:
+        load_sender(str(own_folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_fingerprint_follows_the_weights_and_not_the_folder(family_folder: dict[str, str], own_folder: Path) -> None:
+    original = resolve(family_folder["llama"])
+    assert resolve(str(own_folder)).fingerprint == original.fingerprint
+    assert resolve(family_folder["mistral"]).fingerprint != original.fingerprint
+    weights = own_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    assert resolve(str(own_folder)).fingerprint != original.fingerprint
+
+
+def test_tokenizer_hash_tells_the_two_nano_tokenizers_apart(family_folder: dict[str, str]) -> None:
+    assert resolve("nano-llama").tokenizer_hash != resolve("nano-mistral").tokenizer_hash
+    assert resolve("nano-llama").tokenizer_hash == resolve("nano-llama").tokenizer_hash
+    assert resolve(family_folder["gemma3"]).tokenizer_hash == resolve(family_folder["phi3"]).tokenizer_hash
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu!"])
+def test_unusable_device_is_refused_by_name(name: str) -> None:
+    with pytest.raises(UsageError, match=name):
+        pick_device(name)
+
+
+def test_environment_chooses_the_device_and_an_argument_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTWIRE_DEVICE", "nonsense")
+    assert pick_device("cpu").type == "cpu"
+    with pytest.raises(UsageError, match="nonsense"):
+        pick_device()
+
+
+def test_unknown_dtype_names_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"^unknown dtype 'int8'; use float32, bfloat16, float16$"):
+        pick_dtype("int8", pick_device("cpu"))

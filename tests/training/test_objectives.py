@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+import torch
+
+from latentwire.data.readers import read_task
+from latentwire.data.task import load_task
+from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.training import objectives
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Receiver:
+    return load_receiver("nano-mistral", device="cpu")
+
+
+def messages(receiver: Receiver, rows: int, tokens: int = 3) -> SoftTokens:
+    torch.manual_seed(0)
+    return SoftTokens(torch.randn(rows, tokens, receiver.width) * 0.1, torch.ones(rows, tokens, dtype=torch.bool))
+
+
+def test_option_loss_is_the_cross_entropy_of_scores_taken_one_by_one(receiver: Receiver) -> None:
+    rows = read_task(load_task("tinyworld_intent"), "train", max_rows=3).examples
+    soft = messages(receiver, 3)
+    loss = objectives.task_loss(receiver, rows, soft, rng=Random(0), sampled_options=16)
+    expected = []
+    for index, row in enumerate(rows):
+        scores = []
+        for option in row.options:
+            ids = receiver.answer_ids(row.receiver_prompt, option, end=False)
+            log_probs, _ = receiver.answer_log_probs(receiver.prefix([row.receiver_prompt], soft[index : index + 1]), [ids])
+            scores.append(log_probs.sum())
+        expected.append(torch.nn.functional.cross_entropy(torch.stack(scores)[None], torch.tensor([row.label])))
+    torch.testing.assert_close(loss, torch.stack(expected).mean(), atol=1e-4, rtol=1e-4)
+
+
+def test_free_and_optional_answers_mix_in_one_batch(receiver: Receiver) -> None:
+    free = read_task(load_task("tinyworld_record1"), "train", max_rows=2).examples
+    optional = read_task(load_task("tinyworld_topic"), "train", max_rows=2).examples
+    soft = messages(receiver, 4)
+    mixed = objectives.task_loss(receiver, [free[0], optional[0], free[1], optional[1]], soft, rng=Random(0), sampled_options=16)
+    apart = [
+        objectives.task_loss(receiver, [row], soft[index : index + 1], rng=Random(0), sampled_options=16)
+        for index, row in enumerate([free[0], optional[0], free[1], optional[1]])
+    ]
+    torch.testing.assert_close(mixed, torch.stack(apart).mean(), atol=1e-4, rtol=1e-4)
+
+
+def test_large_option_sets_are_sampled_with_the_gold_one_kept() -> None:
+    kept = objectives._gold_and_sampled(77, 30, Random(0), 16)
+    assert kept[0] == 30
+    assert len(set(kept)) == 16
+    assert objectives._gold_and_sampled(3, 1, Random(0), 16)[0] == 1
+
+
+def test_the_end_of_an_answer_is_taught(receiver: Receiver) -> None:
+    row = read_task(load_task("tinyworld_record1"), "train", max_rows=1).examples[0]
+    assert receiver.answer_ids(row.receiver_prompt, row.answer)[-1] == receiver.tokenizer.eos_token_id
+
+
+def test_diversity_and_rank_tell_equal_messages_from_different_ones(receiver: Receiver) -> None:
+    different = messages(receiver, 6)
+    equal = SoftTokens(different.vectors[:1].expand(6, -1, -1), different.mask)
+    assert objectives.diversity_term(equal).item() == pytest.approx(1.0, abs=1e-5)
+    assert objectives.diversity_term(different).item() < 0.3
+    assert objectives.effective_rank(equal) < objectives.effective_rank(different)

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from latentwire.bridges.base import Bridge
+from latentwire.config import RunConfig, build_config
+from latentwire.errors import ArtefactError, DataError, MismatchError, StoppedEarlyError, UsageError
+from latentwire.files import file_digest
+from latentwire.training.run import load_pair, new_bridge, train_run
+from latentwire.training.trainer import Hooks, RowOrder
+
+BRIDGES: list[dict[str, Any]] = [
+    {"name": "perceiver", "soft_tokens": 4, "hidden_size": 24, "heads": 2, "depth": 1},
+    {"name": "pooled", "tokens_per_soft_token": 2, "hidden_size": 32},
+    {"name": "linear"},
+]
+
+
+def small_config(folder: Path, **changes: Any) -> RunConfig:
+    settings: dict[str, Any] = {
+        "task": ["tinyworld_record1", "tinyworld_topic"],
+        "sender": {"model": "nano-llama", "layer": 1},
+        "receiver": {"model": "nano-mistral"},
+        "bridge": BRIDGES[1],
+        "data": {"train_rows": 40, "validation_rows": 12},
+        "training": {
+            "steps": 12,
+            "batch_size": 4,
+            "optimizer": "muon",
+            "lr": 0.01,
+            "warmup_steps": 2,
+            "log_every": 3,
+            "validate_every": 4,
+            "checkpoint_every": 5,
+            "first_stage": {"objective": "note", "share": 0.5},
+        },
+        "seed": 1,
+        "output_dir": str(folder),
+    }
+    return build_config(settings | changes, where="test")
+
+
+class StopAt:
+    """Asks to stop once ``step`` is reached."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.reached = step, 0
+
+    def hooks(self) -> Hooks:
+        return Hooks(advance=self._advance, should_stop=lambda: self.reached >= self.step)
+
+    def _advance(self, step: int) -> None:
+        self.reached = step
+
+
+def bytes_of(folder: Path) -> tuple[str, str, str]:
+    return (
+        file_digest(folder / "bridge" / "model.safetensors"),
+        file_digest(folder / "bridge" / "config.json"),
+        file_digest(folder / "log.jsonl"),
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_stopped_and_resumed_training_ends_with_the_same_bytes(tmp_path: Path, optimizer: str) -> None:
+    training = small_config(tmp_path).training.model_dump() | {"optimizer": optimizer}
+    whole = train_run(small_config(tmp_path / "whole", training=training))
+    for stop_at in (2, 7):  # in the first stage, then in the second
+        with pytest.raises(StoppedEarlyError, match=f"step {stop_at} of 12.*--resume"):
+            train_run(small_config(tmp_path / "parts", training=training), resume=stop_at > 2, hooks=StopAt(stop_at).hooks())
+    parts = train_run(small_config(tmp_path / "parts", training=training), resume=True)
+    assert bytes_of(tmp_path / "whole") == bytes_of(tmp_path / "parts")
+    assert whole["weights_sha256"] == parts["weights_sha256"]
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
+    first = train_run(small_config(tmp_path / "a"))
+    second = train_run(small_config(tmp_path / "b", seed=2))
+    assert first["weights_sha256"] != second["weights_sha256"]
+
+
+@pytest.mark.parametrize("bridge", BRIDGES, ids=lambda settings: settings["name"])
+def test_gradients_reach_only_the_bridge(tmp_path: Path, bridge: dict[str, Any]) -> None:
+    from latentwire.data.readers import read_task
+    from latentwire.data.task import load_task
+    from latentwire.training.features import FeatureCache
+    from latentwire.training.trainer import Trainer
+
+    config = small_config(tmp_path, bridge=bridge)
+    sender, receiver = load_pair(config)
+    before = [parameter.clone() for model in (sender.model, receiver.model) for parameter in model.parameters()]
+    built = new_bridge(config, sender, receiver)
+    start = {name: tensor.clone() for name, tensor in built.state_dict().items()}
+    rows = read_task(load_task("tinyworld_record1"), "train", max_rows=20).examples
+    trainer = Trainer(
+        config, bridge=built, receiver=receiver, cache=FeatureCache(sender), train=rows, validation=rows[:4], folder=tmp_path
+    )
+    for _ in range(3):
+        trainer.train_step()
+    after = [parameter for model in (sender.model, receiver.model) for parameter in model.parameters()]
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in after)
+    assert all(not torch.equal(start[name], tensor) for name, tensor in built.state_dict().items())
+
+
+def test_the_best_validation_decides_which_weights_are_kept(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    summary = train_run(config)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    validations = [(entry["validation"], -entry["validation_loss"], entry["step"]) for entry in log if "validation" in entry]
+    assert [entry[2] for entry in validations] == [4, 8, 12]
+    assert summary["best_step"] == max(validations)[2]
+
+
+def test_the_log_shows_signs_of_collapse(tmp_path: Path) -> None:
+    train_run(small_config(tmp_path))
+    entry = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
+    assert {"loss", "rms_ratio", "shuffled_gap", "effective_rank", "gradient_norm", "stage"} <= set(entry)
+    assert 0.5 < entry["rms_ratio"] < 2
+    assert entry["effective_rank"] > 1
+
+
+def test_a_finished_run_is_reused_and_says_so(tmp_path: Path) -> None:
+    train_run(small_config(tmp_path))
+    lines: list[str] = []
+    before = bytes_of(tmp_path)
+    train_run(small_config(tmp_path), say=lines.append)
+    assert "already holds" in lines[0]
+    assert bytes_of(tmp_path) == before
+
+
+def test_the_folder_of_another_config_is_refused_with_the_difference(tmp_path: Path) -> None:
+    train_run(small_config(tmp_path))
+    with pytest.raises(MismatchError, match=r"seed: 1 there, 5 here.*output_dir.*--overwrite"):
+        train_run(small_config(tmp_path, seed=5))
+    assert train_run(small_config(tmp_path, seed=5), overwrite=True)["steps"] == 12
+
+
+def test_an_unfinished_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+    with pytest.raises(StoppedEarlyError):
+        train_run(small_config(tmp_path), hooks=StopAt(5).hooks())
+    with pytest.raises(UsageError, match="--resume"):
+        train_run(small_config(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path: Path, damage: str) -> None:
+    with pytest.raises(StoppedEarlyError):
+        train_run(small_config(tmp_path), hooks=StopAt(5).hooks())
+    path = tmp_path / "checkpoint.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] if damage == "cut" else data[:-10] + bytes([data[-10] ^ 1]) + data[-9:])
+    with pytest.raises(ArtefactError, match="cut or corrupt"):
+        train_run(small_config(tmp_path), resume=True)
+
+
+def test_notes_are_asked_only_of_tasks_that_have_them(tmp_path: Path, data_dir: Path) -> None:
+    config = small_config(tmp_path, task="trec", data={"data_dir": str(data_dir), "train_rows": 30, "validation_rows": 10})
+    with pytest.raises(DataError, match="objective=text"):
+        train_run(config)
+
+
+def test_the_artefact_loads_again(tmp_path: Path) -> None:
+    summary = train_run(small_config(tmp_path))
+    bridge = Bridge.from_pretrained(tmp_path / "bridge")
+    assert bridge.num_params == summary["trainable_params"]
+    assert bridge.pair is not None
+    assert (bridge.pair.sender.name, bridge.pair.receiver.name) == ("nano-llama@1", "nano-mistral@1")
+    card = (tmp_path / "bridge" / "README.md").read_text()
+    assert bridge.pair.sender.fingerprint in card
+    assert "tinyworld_record1, tinyworld_topic" in card
+
+
+def test_every_row_is_seen_once_per_epoch_from_any_step() -> None:
+    order = RowOrder(10, seed=3)
+    first_epoch = [index for step in range(5) for index in order.batch(step, 2)]
+    assert sorted(first_epoch) == list(range(10))
+    assert RowOrder(10, seed=3).batch(7, 2) == order.batch(7, 2)
+    assert [index for step in range(5, 10) for index in order.batch(step, 2)] != first_epoch
