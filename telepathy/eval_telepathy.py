@@ -29,10 +29,11 @@ def main(flags: argparse.Namespace) -> None:
     """The evaluation."""
     from latentwire.cli.console import emit_json
     from latentwire.cli.evaluate import evaluate_with_progress, print_results
+    from latentwire.evaluation.run import EvaluationRequest
 
     checkpoint = Path(flags.checkpoint)
     folder = checkpoint.parent if checkpoint.name == "bridge" else checkpoint
-    results = evaluate_with_progress(
+    request = EvaluationRequest(
         folder,
         tasks=[flags.dataset] if flags.dataset else None,
         methods=flags.method,
@@ -44,6 +45,7 @@ def main(flags: argparse.Namespace) -> None:
         receiver=flags.target_model,
         out=Path(flags.output_dir) / "results.json" if flags.output_dir else None,
     )
+    results = evaluate_with_progress(request)
     if flags.json:
         emit_json(results)
     else:

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"evaluation"},
     "cli": {"report", "evaluation", "methods", "training", "bridges", "models", "data", "telepathy"},
 }
-PLAIN = {"config", "schema", "prompts", "files", "errors", "provenance"}
+PLAIN = {"config", "schema", "prompts", "files", "errors", "provenance", "seeding"}
 
 
 def imports_of(path: Path) -> set[str]:

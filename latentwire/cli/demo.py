@@ -90,7 +90,7 @@ def _evaluate(run: RunConfig, rows: int) -> Results:
     from latentwire.bridges.base import WEIGHTS_FILE
     from latentwire.cli.evaluate import evaluate_with_progress
     from latentwire.evaluation.results import read_results
-    from latentwire.evaluation.run import RESULTS_FILE
+    from latentwire.evaluation.run import RESULTS_FILE, EvaluationRequest
     from latentwire.files import file_digest
     from latentwire.training.run import ARTEFACT_FOLDER
 
@@ -104,4 +104,4 @@ def _evaluate(run: RunConfig, rows: int) -> Results:
         if same_bridge and same_rows and results["run"]["config"]["task"] == list(run.task):
             say(f"reusing the results in {path}; delete the file to measure again")
             return results
-    return evaluate_with_progress(run.folder, max_rows=rows, device=_device())
+    return evaluate_with_progress(EvaluationRequest(run.folder, max_rows=rows, device=_device()))

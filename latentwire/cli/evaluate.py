@@ -10,8 +10,8 @@ import typer
 from latentwire.cli.console import emit_json, progress, say
 
 if TYPE_CHECKING:
-    from latentwire.evaluation.evaluator import EvaluationSettings
     from latentwire.evaluation.results import Results
+    from latentwire.evaluation.run import EvaluationRequest
 
 RUN = typer.Argument(help="Run folder, for example runs/demo.", show_default=False)
 TASK = typer.Option(None, "--task", help="Task name or YAML path; default: the tasks it was trained on. Repeatable.")
@@ -36,8 +36,10 @@ def evaluate(
     as_json: bool = JSON,
 ) -> None:
     """Evaluate a trained bridge with baselines and controls; writes results.json."""
+    from latentwire.evaluation.run import EvaluationRequest
+
     results = evaluate_with_progress(
-        run, tasks=task, methods=method, split=split, data_dir=data_dir, max_rows=max_samples, device=device
+        EvaluationRequest(run, tasks=task, methods=method, split=split, data_dir=data_dir, max_rows=max_samples, device=device)
     )
     if as_json:
         emit_json(results)
@@ -45,46 +47,20 @@ def evaluate(
         print_results(results)
 
 
-def evaluate_with_progress(
-    run: Path,
-    *,
-    tasks: list[str] | None = None,
-    methods: list[str] | None = None,
-    split: str = "test",
-    data_dir: str | None = None,
-    max_rows: int | None = None,
-    device: str | None = None,
-    sender: str | None = None,
-    receiver: str | None = None,
-    settings: EvaluationSettings | None = None,
-    out: Path | None = None,
-) -> Results:
-    """Runs the evaluation with a bar or lines on stderr. ``sender`` / ``receiver`` name other places of the same models."""
-    from latentwire.evaluation.run import RESULTS_FILE, evaluate_run
+def evaluate_with_progress(request: EvaluationRequest) -> Results:
+    """Runs the evaluation with a bar or lines on stderr."""
+    from latentwire.evaluation.run import evaluate_run
 
     done = 0
-    with progress(0, f"evaluate {run}") as bar:
+    with progress(0, f"evaluate {request.run_folder}") as bar:
 
         def advance(what: str, rows: int) -> None:
             nonlocal done
             done += rows
             bar.at(done, what)
 
-        results = evaluate_run(
-            run,
-            tasks=tasks,
-            methods=methods,
-            split=split,
-            data_dir=data_dir,
-            max_rows=max_rows,
-            device=device,
-            sender=sender,
-            receiver=receiver,
-            settings=settings,
-            out=out,
-            advance=advance,
-        )
-    say(f"results in {out or run / RESULTS_FILE}")
+        results = evaluate_run(request, advance=advance)
+    say(f"results in {request.result_path}")
     return results
 
 

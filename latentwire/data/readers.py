@@ -13,11 +13,11 @@ from random import Random
 from typing import Any
 
 from latentwire.data.task import SPLITS, Example, Row, Task
-from latentwire.data.tinyworld.lexicon import stable_hash
 from latentwire.data.tinyworld.rows import generate_rows
 from latentwire.data.tinyworld.scenes import SCENES
 from latentwire.errors import DataError, UnknownNameError, UsageError
 from latentwire.files import digest
+from latentwire.seeding import stable_hash
 
 #: rows drawn from a generator when nobody says how many
 GENERATED_ROWS = {"train": 20_000, "validation": 500, "test": 1_000}

@@ -13,10 +13,10 @@ from random import Random
 import torch
 
 from latentwire.data.task import Example
-from latentwire.data.tinyworld.lexicon import stable_hash
 from latentwire.errors import UnknownNameError
 from latentwire.methods.base import Control
 from latentwire.models.receiver import SoftTokens
+from latentwire.seeding import stable_hash
 
 CONTROLS = ("zero", "shuffled", "noise")
 

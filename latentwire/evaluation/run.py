@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentwire.bridges.base import WEIGHTS_FILE, Bridge, identity_of
@@ -41,46 +42,54 @@ def load_parts(config: RunConfig, bridge: Bridge | None, *, device: str | None, 
     return Parts(sender, receiver, bridge)
 
 
-def evaluate_run(
-    run_folder: Path,
-    *,
-    tasks: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-    split: str = "test",
-    data_dir: str | None = None,
-    max_rows: int | None = None,
-    device: str | None = None,
-    sender: str | None = None,
-    receiver: str | None = None,
-    settings: EvaluationSettings | None = None,
-    out: Path | None = None,
-    advance: Advance = lambda what, rows: None,
-) -> Results:
-    """Evaluates the bridge of a run with the baselines on ``tasks`` (default: those it was trained on).
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What to evaluate. ``tasks`` and ``methods``: None takes those of the run, and all.
 
-    ``sender`` and ``receiver`` may name the run's models at another place; other models are refused.
+    ``sender`` and ``receiver`` may name the run's models at another place; other models are refused. ``out`` is where the
+    result file goes (default: into the run folder).
     """
-    config = saved_config(run_folder)
-    for end, name in (("sender", sender), ("receiver", receiver)):
+
+    run_folder: Path
+    tasks: Sequence[str] | None = None
+    methods: Sequence[str] | None = None
+    split: str = "test"
+    data_dir: str | None = None
+    max_rows: int | None = None
+    device: str | None = None
+    sender: str | None = None
+    receiver: str | None = None
+    settings: EvaluationSettings = field(default_factory=EvaluationSettings)
+    out: Path | None = None
+
+    @property
+    def result_path(self) -> Path:
+        return self.out or self.run_folder / RESULTS_FILE
+
+
+def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, rows: None) -> Results:
+    """Evaluates the bridge of a run with the baselines and controls, and writes the result file."""
+    config = saved_config(request.run_folder)
+    for end, name in (("sender", request.sender), ("receiver", request.receiver)):
         if name is not None:
             config = config.model_copy(update={end: getattr(config, end).model_copy(update={"model": name})})
-    bridge = Bridge.from_pretrained(run_folder / ARTEFACT_FOLDER)
-    chosen = list(methods or METHODS)
+    bridge = Bridge.from_pretrained(request.run_folder / ARTEFACT_FOLDER)
+    chosen = list(request.methods or METHODS)
     rows_of: list[tuple[Task, Sequence[Example]]] = []
     partial, revisions, hashes = [], {}, {}
-    for name in tasks or config.task:
+    for name in request.tasks or config.task:
         task = load_task(name)
         # the rows of an evaluation never depend on the run's seed
-        read = read_task(task, split, data_dir=data_dir or config.data.data_dir, max_rows=max_rows)
+        read = read_task(task, request.split, data_dir=request.data_dir or config.data.data_dir, max_rows=request.max_rows)
         rows_of.append((task, read.examples))
         revisions[task.name], hashes[task.name] = read.revision, prompt_hash(read.examples)
         partial += [] if read.complete else [task.name]
-    parts = load_parts(config, bridge, device=device, writer="text_relay" in chosen)
+    parts = load_parts(config, bridge, device=request.device, writer="text_relay" in chosen)
     built = [build_method(name, parts) for name in chosen]
     rows: list[ResultRow] = []
     for task, examples in rows_of:
         rows += evaluate_task(
-            task, examples, built, settings=settings or EvaluationSettings(), split=split, seed=config.seed, advance=advance
+            task, examples, built, settings=request.settings, split=request.split, seed=config.seed, advance=advance
         )
     info = RunInfo(
         config=config.model_dump(mode="json"),
@@ -90,11 +99,14 @@ def evaluate_run(
         models={
             "sender": identity_of(parts.sender.source).model_dump() | {"layer": parts.sender.layer},
             "receiver": identity_of(parts.receiver.source).model_dump(),
-            "bridge": {"params": bridge.num_params, "weights_sha256": file_digest(run_folder / ARTEFACT_FOLDER / WEIGHTS_FILE)},
+            "bridge": {
+                "params": bridge.num_params,
+                "weights_sha256": file_digest(request.run_folder / ARTEFACT_FOLDER / WEIGHTS_FILE),
+            },
         },
         hardware=hardware_summary(parts.receiver.device),
         data_revisions=revisions,
         partial=partial,
         prompt_hashes=hashes,
     )
-    return write_results(out or run_folder / RESULTS_FILE, info, rows)
+    return write_results(request.result_path, info, rows)

@@ -125,9 +125,9 @@ def test_fetch_of_a_local_pair_and_rows(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_the_papers_train_script_takes_the_papers_flags(tmp_path: Path) -> None:
     done = python(
-        "telepathy/train_telepathy.py", "--dataset", "tinyworld_topic", "--source_model", "nano-llama", "--target_model", "nano-mistral",
-        "--soft_tokens", "4", "--steps", "4", "--batch_size", "4", "--max_samples", "30", "--output_dir", str(tmp_path / "run"),
-        "--set", "data.validation_rows=8", "--json",
+        "telepathy/train_telepathy.py", "--dataset", "tinyworld_topic", "--source_model", "nano-llama",
+        "--target_model", "nano-mistral", "--soft_tokens", "4", "--steps", "4", "--batch_size", "4", "--max_samples", "30",
+        "--output_dir", str(tmp_path / "run"), "--set", "data.validation_rows=8", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]

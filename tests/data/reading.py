@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from latentwire.data.tinyworld.lexicon import HELD_OUT, is_held_out_pair
 from latentwire.data.tinyworld.rows import TinyWorldRow
@@ -109,4 +110,4 @@ def held_out_words(text: str) -> set[str]:
 
 def held_out_pairs(code: str) -> list[tuple[str, str]]:
     symbols = code.split()
-    return [pair for pair in zip(symbols, symbols[1:], strict=False) if is_held_out_pair(*pair)]
+    return [pair for pair in pairwise(symbols) if is_held_out_pair(*pair)]

@@ -14,7 +14,7 @@ from latentwire.errors import ArtefactError, MismatchError, UnknownNameError
 from latentwire.evaluation.evaluator import EvaluationSettings, chance_level, evaluate_task
 from latentwire.evaluation.metrics import METRICS
 from latentwire.evaluation.results import read_results
-from latentwire.evaluation.run import evaluate_run, load_parts
+from latentwire.evaluation.run import EvaluationRequest, evaluate_run, load_parts
 from latentwire.methods import METHODS, build_method
 from latentwire.methods.base import Control, Method, Parts, Prediction
 from latentwire.training.run import train_run
@@ -84,7 +84,7 @@ def test_every_method_answers_alike_alone_and_in_a_batch(parts: Parts, name: str
 
 def test_result_rows_carry_all_that_is_needed_to_believe_them(run_folder: Path) -> None:
     settings = EvaluationSettings(latency_rows=2, latency_warmup_rows=1)
-    results = evaluate_run(run_folder, max_rows=40, device="cpu", settings=settings)
+    results = evaluate_run(EvaluationRequest(run_folder, max_rows=40, device="cpu", settings=settings))
     assert read_results(run_folder / "results.json") == json.loads(json.dumps(results))
     assert results["run"]["models"]["sender"]["name"] == "nano-llama@1"
     assert results["run"]["git"].keys() == {"commit", "dirty"}
@@ -140,12 +140,12 @@ def test_a_worked_line_may_differ_but_the_final_answer_counts() -> None:
 
 def test_other_models_than_the_trained_ones_are_refused(run_folder: Path) -> None:
     with pytest.raises(MismatchError, match=r"of 'nano-mistral@1', given are .* of 'nano-llama@1'"):
-        evaluate_run(run_folder, max_rows=2, device="cpu", receiver="nano-llama", settings=QUICK)
+        evaluate_run(EvaluationRequest(run_folder, max_rows=2, device="cpu", receiver="nano-llama", settings=QUICK))
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="latentwire train"):
-        evaluate_run(tmp_path)
+        evaluate_run(EvaluationRequest(tmp_path))
 
 
 def test_an_unknown_method_suggests_the_nearest(parts: Parts) -> None:

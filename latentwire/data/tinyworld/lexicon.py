@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
 from random import Random
+
+from latentwire.seeding import stable_hash
 
 NAME_STEMS = (
     "Mar Tom El Jon An Ben Kar Dan Fel Gre Han Iv Jul Lor Nad Ol Pet Ros Sam Ter Vik Wil Yas Zor Cal Bri Den Fran Hel Kat Leo Mik"
@@ -32,11 +33,6 @@ SYMBOLS = "0 1 2 3 4 5 6 7 8 9 a b c d f g h j k l m n p q r s t v w x y z".spli
 
 _NAMES = tuple(stem + ending for stem in NAME_STEMS for ending in NAME_ENDINGS)
 _PLACES = tuple(stem + ending for stem in PLACE_STEMS for ending in PLACE_ENDINGS)
-
-
-def stable_hash(text: str) -> int:
-    """64-bit hash of a text, the same in every process and on every machine."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 @lru_cache(maxsize=4096)

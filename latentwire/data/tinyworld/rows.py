@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from random import Random
 from typing import TypedDict
 
-from latentwire.data.tinyworld.lexicon import HELD_OUT, SEEN, stable_hash
+from latentwire.data.tinyworld.lexicon import HELD_OUT, SEEN
 from latentwire.data.tinyworld.scenes import SCENES, Scene
+from latentwire.seeding import stable_hash
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT_SHARE = 0.2
