@@ -73,17 +73,6 @@ def test_named_validation_split_is_read_and_train_stays_whole(folder: Path) -> N
     assert len(read(folder, "train", splits=splits).examples) == 200
 
 
-@pytest.mark.parametrize("name", ["trec", "banking77"])
-def test_real_validation_is_cut_from_train(data_dir: Path, name: str) -> None:
-    validation, few, train = (
-        {example.id.partition("-")[2] for example in read_task(load_task(name), split, data_dir=data_dir, max_rows=most).examples}
-        for split, most in (("validation", None), ("validation", 50), ("train", 400))
-    )
-    assert len(validation) == {"trec": 545, "banking77": 1000}[name]
-    assert few < validation
-    assert not train & validation
-
-
 def test_compressed_rows_read_like_plain_ones(folder: Path) -> None:
     plain = texts(read(folder, "test"))
     path = folder / "mine" / "test.jsonl"
