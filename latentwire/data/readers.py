@@ -97,7 +97,7 @@ def _folder_rows(task: Task, source_split: str, data_dir: Path) -> tuple[Sequenc
         raise DataError(f"task {task.name!r}: no folder {str(folder)!r}; --data_dir holds: {present}")
     for name in (f"{source_split}.jsonl", f"{source_split}.jsonl.gz"):
         if (folder / name).is_file():
-            rows, content_digest = _jsonl(folder / name)
+            rows, content_digest = _jsonl(folder / name, (folder / name).stat().st_mtime_ns)
             return rows, _folder_label_names(task, folder), f"{name} {content_digest}"
     present = ", ".join(sorted(path.name for path in folder.iterdir()))
     raise DataError(
@@ -106,7 +106,8 @@ def _folder_rows(task: Task, source_split: str, data_dir: Path) -> tuple[Sequenc
 
 
 @lru_cache(maxsize=8)
-def _jsonl(path: Path) -> tuple[list[Row], str]:
+def _jsonl(path: Path, modified_ns: int) -> tuple[list[Row], str]:
+    """Rows and digest of a file; ``modified_ns`` makes a rewritten file a new one for the cache."""
     data = path.read_bytes()
     try:
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")

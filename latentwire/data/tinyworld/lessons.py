@@ -143,19 +143,6 @@ def sums(rng: Random) -> Document:
     return document
 
 
-def pairs(rng: Random) -> Document:
-    """Who has what, two words a sentence: a look-up in the clothes of a record."""
-    count = rng.randint(2, 5)
-    names, items = _distinct(rng, count, SEEN.name), _distinct(rng, count, lambda draw: pick(draw, ITEMS))
-    document: Document = [(" ".join(f"{name} has {item}." for name, item in zip(names, items, strict=True)), False)]
-    for at in rng.sample(range(count), count):
-        if rng.random() < 0.5:
-            _ask(document, f"Who has the {items[at]}?", names[at])
-        else:
-            _ask(document, f"What does {names[at]} have?", items[at])
-    return document
-
-
 def names_only(rng: Random) -> Document:
     """Two or three records with the questions that ask for a name or are keyed by one."""
     scene = _train_scene(rng, pick(rng, ("record2", "record3", "record3")))
@@ -186,7 +173,6 @@ LESSONS: dict[str, Callable[[Random], Document]] = {
     "code24": _kind("code24"),
     "sums": sums,
     "names": names_only,
-    "pairs": pairs,
 }
 
 #: lesson → share, early (the circuits, which form within some two million tokens) and late (all a bridge will need)
@@ -209,13 +195,9 @@ BINDING_SHARES = {
 }  # fmt: skip
 
 
-#: where look-up has not formed by then: keys alone once more
-KEY_SHARES = {"look_up": 8, "pairs": 8, "names": 4, "continue": 2, "record3": 2, "code24": 0.5, "sums": 0.5, "math2": 0.5}
-
-
 def draw_lesson(rng: Random, progress: float) -> Document:
-    """One document. ``progress`` moves the mixture through early (0), late (1), drill (2), binding (3) and key (4) shares."""
-    mixtures = (EARLY_SHARES, LATE_SHARES, DRILL_SHARES, BINDING_SHARES, KEY_SHARES)
-    lower = max(0, min(3, ceil(progress) - 1))
+    """One document. ``progress`` moves the mixture through early (0), late (1), drill (2) and binding (3) shares."""
+    mixtures = (EARLY_SHARES, LATE_SHARES, DRILL_SHARES, BINDING_SHARES)
+    lower = max(0, min(2, ceil(progress) - 1))
     shares = mixtures[lower + 1] if rng.random() < progress - lower else mixtures[lower]
     return LESSONS[rng.choices(list(shares), weights=list(shares.values()))[0]](rng)

@@ -7,6 +7,7 @@ held-out names, places or symbol pairs in one row of five.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from random import Random
 from typing import TypedDict
@@ -40,13 +41,19 @@ def split_of(key: str) -> str:
 
 
 def draw_scene(rng: Random, kind: str, split: str) -> tuple[Scene, bool]:
-    """The next scene of ``kind`` that belongs to ``split``, and whether it is made of held-out words."""
+    """The next scene of ``kind`` that belongs to ``split``, and whether it shows held-out words."""
     held_out = split != "train" and rng.random() < HELD_OUT_SHARE
     lexicon = HELD_OUT if held_out else SEEN
     while True:
         scene = SCENES[kind](rng, lexicon)
         if split_of(scene.key) == split:
-            return scene, held_out
+            return scene, held_out and shows_held_out_words(scene)
+
+
+def shows_held_out_words(scene: Scene) -> bool:
+    """Whether a scene drawn from held-out words shows one; many reviews and requests name nobody and no place."""
+    words = set(re.findall(r"[A-Z][a-z]+", scene.text))
+    return scene.questions[0].field == "code" or not words.isdisjoint({*HELD_OUT.names, *HELD_OUT.places})
 
 
 def generate_rows(kind: str, split: str, n: int, seed: int = 0) -> Iterator[TinyWorldRow]:
