@@ -23,7 +23,7 @@ def emit_json(value: Any) -> None:
 
 
 class Progress:
-    """A bar on a terminal; elsewhere one line every ``interval_s`` seconds."""
+    """A bar on a terminal; elsewhere one line every ``interval_s`` seconds. ``total`` 0: nobody knows how many."""
 
     def __init__(self, total: int, what: str, interval_s: float = 30.0) -> None:
         self.total, self.what, self.done, self.interval_s = total, what, 0, interval_s
@@ -43,7 +43,7 @@ class Progress:
                 TextColumn("{task.fields[note]}"),
             )
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(what, total=total, note="")
+            self._task = self._bar.add_task(what, total=total or None, note="")
             self._bar.start()
 
     def at(self, done: int, note: str | None = None) -> None:
@@ -54,7 +54,8 @@ class Progress:
             self._bar.update(self._task, completed=done, note=self.note)
         elif time.monotonic() - self._last_line >= self.interval_s:
             self._last_line = time.monotonic()
-            say(f"{self.what}: {done}/{self.total} {self.note}".rstrip())
+            of_total = f"/{self.total}" if self.total else " rows"
+            say(f"{self.what}: {done}{of_total} {self.note}".rstrip())
 
     def close(self) -> None:
         if self._bar is not None:

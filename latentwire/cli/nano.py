@@ -12,7 +12,7 @@ app = typer.Typer(help="Train and examine the embedded models.", no_args_is_help
 MODEL = typer.Argument(help="nano-llama or nano-mistral.", show_default=False)
 TEXT_DIR = typer.Option(..., "--text_dir", help="Folder of plain-text files (*.txt, searched in depth).")
 OUT = typer.Option(None, "--out", help="Run folder; default: runs/nano/MODEL.")
-STEPS = typer.Option(None, "--steps", help="Steps; default: the recipe's. May be changed on resume before the decay begins.")
+STEPS = typer.Option(None, "--steps", help="Steps; default: those of the recipe.")
 RESUME = typer.Option(False, "--resume", help="Go on from the last checkpoint.")
 THREADS = typer.Option(1, "--threads", help="CPU threads; one each lets two models train side by side.")
 VERSION = typer.Option(

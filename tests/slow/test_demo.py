@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,12 +54,13 @@ def test_what_survives_a_control_is_no_more_than_chance(results: Results) -> Non
             assert control["ci_low"] <= max(alone["value"], control["chance"]) + 0.05, (task, name)
 
 
-def test_the_bridge_is_three_times_faster_than_the_relay_where_notes_are_longest(results: Results) -> None:
-    relays = [row for row in results["rows"] if row["method"] == "text_relay" and row["subset"] == "all"]
-    longest = max(relays, key=lambda row: row["message_tokens"])
-    bridge = find(results, longest["task"], "bridge")
-    assert bridge is not None
-    assert (longest["latency_ms_p50"] or 0) >= 3 * (bridge["latency_ms_p50"] or 1), longest["task"]
+def test_the_bridge_is_faster_than_the_relay_on_every_task(results: Results) -> None:
+    for task in tasks_of(results):
+        relay, bridge = find(results, task, "text_relay"), find(results, task, "bridge")
+        assert relay is not None
+        assert bridge is not None
+        # measured 2.0-3.4; the bound leaves room for a busy machine
+        assert (relay["latency_ms_p50"] or 0) >= 1.4 * (bridge["latency_ms_p50"] or 1), task
 
 
 def test_the_receiver_reading_the_text_is_shown_too(results: Results) -> None:
@@ -85,29 +88,36 @@ def readme_blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_readmes_commands_run_as_written(
-    demo_folder: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import subprocess
-    import sys
-
-    monkeypatch.chdir(demo_folder)
+def readme_commands() -> list[str]:
+    """The README's command lines that need no Hub."""
     lines = [line for block in readme_blocks("") for line in block.splitlines() if line.startswith(".venv/bin/")]
-    offline = [line for line in lines if not needs_the_hub(line)]
-    assert len(offline) == 6
-    for line in offline:
-        program, *arguments = shlex.split(line.replace("$LATENTWIRE_DATA", str(data_dir)))
-        if program == ".venv/bin/latentwire":
-            assert main(arguments) == 0, line
-        else:
-            quick = ["--steps", "4", "--max_samples", "40"] if "train_" in line else ["--max_samples", "20"]
-            done = subprocess.run([sys.executable, *arguments, *quick], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, (line, done.stderr)
+    return [
+        line for line in lines if "llama_to_mistral" not in line and ("train_telepathy" not in line or "--source_model" in line)
+    ]
+
+
+def test_the_readmes_commands_run_as_written(
+    demo_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(demo_folder)
+    commands = [line for line in readme_commands() if line.startswith(".venv/bin/latentwire")]
+    assert len(commands) == 4
+    for line in commands:
+        assert main(shlex.split(line)[1:]) == 0, line
     assert "47" in capsys.readouterr().out
 
 
-def needs_the_hub(line: str) -> bool:
-    return "llama_to_mistral" in line or ("train_telepathy" in line and "--source_model" not in line)
+def test_the_readmes_commands_on_real_rows_run_as_written(
+    demo_folder: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(demo_folder)
+    commands = [line for line in readme_commands() if line.startswith(".venv/bin/python")]
+    assert len(commands) == 2
+    for line in commands:
+        arguments = shlex.split(line.replace("$LATENTWIRE_DATA", str(data_dir)))[1:]
+        quick = ["--steps", "4", "--max_samples", "40"] if "train_" in line else ["--max_samples", "20"]
+        done = subprocess.run([sys.executable, *arguments, *quick], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (line, done.stderr)
 
 
 def test_the_readmes_python_runs_as_written(

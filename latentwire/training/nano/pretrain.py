@@ -2,8 +2,8 @@
 
 Every step reads one micro-batch of tiny-world lessons. They begin with the circuits (continue, look up) alone; once those
 have formed, the mixture moves to what a bridge will ask for, and steps also read a micro-batch of plain text; the last
-part drills what is hard (sums, long codes, names). A second, shorter cycle of the learning rate is for records keyed by name. A killed run resumes from its
-last checkpoint and reaches the same weights; ``steps`` may be raised or lowered on resume until the decay has begun.
+part drills what is hard (sums, long codes, names). A second, shorter cycle of the learning rate is for records keyed by
+name. A killed run resumes from its last checkpoint and reaches the same weights.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ class Pretrainer:
         differing = {
             key: (value, getattr(self.config, key))
             for key, value in state["config"].items()
-            if key != "steps" and getattr(self.config, key) != value
+            if getattr(self.config, key) != value
         }
         if differing:
             listed = ", ".join(f"{key}: {was!r} there, {now!r} here" for key, (was, now) in differing.items())
