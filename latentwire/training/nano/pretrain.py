@@ -225,9 +225,7 @@ class Pretrainer:
     def _restore(self) -> None:
         state = load_checkpoint(self.checkpoint_path)
         differing = {
-            key: (value, getattr(self.config, key))
-            for key, value in state["config"].items()
-            if getattr(self.config, key) != value
+            key: (value, getattr(self.config, key)) for key, value in state["config"].items() if getattr(self.config, key) != value
         }
         if differing:
             listed = ", ".join(f"{key}: {was!r} there, {now!r} here" for key, (was, now) in differing.items())
