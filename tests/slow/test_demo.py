@@ -83,14 +83,9 @@ def test_a_second_demo_reuses_what_it_can_and_says_so(
     assert (demo_folder / "runs/demo/demo.png").stat().st_size > 10_000
 
 
-def readme_blocks(language: str) -> list[str]:
-    text = (ROOT / "README.md").read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-
-
 def readme_commands() -> list[str]:
     """The README's command lines that need no Hub."""
-    lines = [line for block in readme_blocks("") for line in block.splitlines() if line.startswith(".venv/bin/")]
+    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(".venv/bin/")]
     return [
         line for line in lines if "llama_to_mistral" not in line and ("train_telepathy" not in line or "--source_model" in line)
     ]
@@ -124,6 +119,6 @@ def test_the_readmes_python_runs_as_written(
     demo_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(demo_folder)
-    [block] = readme_blocks("python")
+    [block] = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
     exec(compile(block, "README.md", "exec"), {})
     assert "47" in capsys.readouterr().out
