@@ -12,9 +12,10 @@ app = typer.Typer(help="Train and examine the embedded models.", no_args_is_help
 MODEL = typer.Argument(help="nano-llama or nano-mistral.", show_default=False)
 TEXT_DIR = typer.Option(..., "--text_dir", help="Folder of plain-text files (*.txt, searched in depth).")
 OUT = typer.Option(None, "--out", help="Run folder; default: runs/nano/MODEL.")
-STEPS = typer.Option(None, "--steps", help="Steps; default: those of the recipe.")
+SEED = typer.Option(0, "--seed", help="Seed of the weights and of the order of the lessons.")
 RESUME = typer.Option(False, "--resume", help="Go on from the last checkpoint.")
 THREADS = typer.Option(1, "--threads", help="CPU threads; one each lets two models train side by side.")
+COMPILE = typer.Option(False, "--compile", help="Compile the model: half as fast again; needs a C++ compiler.")
 VERSION = typer.Option(
     None, "--embed_as", help="After training, also install it in the package under this name, for example nano-llama@2."
 )
@@ -28,9 +29,10 @@ def train(
     model: str = MODEL,
     text_dir: Path = TEXT_DIR,
     out: Path | None = OUT,
-    steps: int | None = STEPS,
+    seed: int = SEED,
     resume: bool = RESUME,
     threads: int = THREADS,
+    compiled: bool = COMPILE,
     embed_as: str | None = VERSION,
 ) -> None:
     """Pretrain an embedded model on plain text and the tiny world."""
@@ -41,19 +43,20 @@ def train(
     from latentwire.errors import StoppedEarlyError, UnknownNameError
     from latentwire.models.source import EMBEDDED_FOLDER
     from latentwire.training.nano.export import export_model
-    from latentwire.training.nano.pretrain import RECIPES, Pretrainer
+    from latentwire.training.nano.pretrain import Pretrainer
+    from latentwire.training.nano.recipe import RECIPES
     from latentwire.training.nano.stream import PlainText
 
     if model not in RECIPES:
         raise UnknownNameError("embedded model", model, RECIPES)
     torch.set_num_threads(threads)
-    recipe = RECIPES[model] if steps is None else replace(RECIPES[model], steps=steps)
+    recipe = replace(RECIPES[model], seed=seed)
     folder = out or Path("runs/nano") / model
-    trainer = Pretrainer(recipe, PlainText(text_dir), folder, resume=resume)
+    trainer = Pretrainer(recipe, PlainText(text_dir), folder, resume=resume, compiled=compiled)
     with stop_on_signals() as stop:
         finished = trainer.run(report=say, should_stop=stop)
     if not finished:
-        raise StoppedEarlyError(f"stopped at step {trainer.step} of {recipe.steps}, all saved; go on with --resume")
+        raise StoppedEarlyError(f"stopped at step {trainer.step} (phase {trainer.phase.name}), all saved; go on with --resume")
     name = embed_as or f"{model}@0"
     target = EMBEDDED_FOLDER / name if embed_as else folder / name
     figures = export_model(trainer, target, name=name)

@@ -22,11 +22,6 @@ def cosine(progress: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * min(1.0, progress))
 
 
-def stable_then_linear(decay_share: float) -> Schedule:
-    """Constant, then linear to zero over the last ``decay_share`` of the run."""
-    return lambda progress: min(1.0, (1.0 - progress) / decay_share)
-
-
 class Optimiser:
     """One or two torch optimisers that act as one.
 

@@ -7,23 +7,12 @@ from random import Random
 import pytest
 
 from latentwire.data.tinyworld import lessons
-from latentwire.data.tinyworld.lessons import (
-    BINDING_SHARES,
-    DRILL_SHARES,
-    EARLY_SHARES,
-    END,
-    LATE_SHARES,
-    LESSONS,
-    Document,
-    draw_lesson,
-)
+from latentwire.data.tinyworld.lessons import END, LESSONS, Document, draw_lesson
 from latentwire.data.tinyworld.rows import split_of
 from latentwire.data.tinyworld.scenes import SCENES
+from latentwire.training.nano.recipe import RECIPES
 from tests.data import reading
 from tests.data.test_tinyworld import MATHS, RECORDS
-
-#: in the order of ``progress``
-STAGES = (EARLY_SHARES, LATE_SHARES, DRILL_SHARES, BINDING_SHARES)
 
 
 @cache
@@ -68,19 +57,16 @@ def test_every_target_ends_and_only_targets_do(lesson: str) -> None:
             assert text.count(END) == int(is_target)
 
 
-@pytest.mark.parametrize(
-    ("progress", "mixture"), [*zip((0.0, 1.0, 2.0, 3.0), STAGES, strict=True)], ids=["early", "late", "drill", "binding"]
-)
-def test_mixture_moves_through_its_stages(monkeypatch: pytest.MonkeyPatch, progress: int, mixture: dict[str, float]) -> None:
+def test_a_mixture_is_drawn_by_its_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lessons, "LESSONS", {name: lambda _, name=name: [(name, False)] for name in LESSONS})
-    drawn = Counter(draw_lesson(Random(number), progress)[0][0] for number in range(3000))
-    assert set(drawn) == set(mixture)
-    for name, share in mixture.items():
-        assert drawn[name] / 3000 == pytest.approx(share / sum(mixture.values()), abs=0.04)
+    drawn = Counter(draw_lesson(Random(number), {"sums": 1, "copy": 3})[0][0] for number in range(3000))
+    assert set(drawn) == {"sums", "copy"}
+    assert drawn["copy"] / 3000 == pytest.approx(0.75, abs=0.04)
 
 
-def test_every_lesson_is_taught_at_some_stage() -> None:
-    assert {name for mixture in STAGES for name in mixture} == set(LESSONS)
+@pytest.mark.parametrize("model", RECIPES)
+def test_every_lesson_is_taught_in_some_phase(model: str) -> None:
+    assert {name for phase in RECIPES[model].phases for name in phase.shares} == set(LESSONS)
 
 
 def test_lessons_about_sums_are_right() -> None:

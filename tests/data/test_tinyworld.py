@@ -43,8 +43,10 @@ def test_rows_and_lessons_are_the_same_in_every_process() -> None:
         "from latentwire.data.tinyworld.rows import generate_rows\n"
         "from latentwire.data.tinyworld.scenes import SCENES\n"
         "from latentwire.data.tinyworld.lessons import draw_lesson\n"
+        "from latentwire.training.nano.recipe import RECIPES\n"
         "rng = Random(1)\n"
-        "print([list(generate_rows(kind, 'test', 5)) for kind in SCENES], [draw_lesson(rng, 0.5) for _ in range(50)])"
+        "shares = RECIPES['nano-llama'].phases[-1].shares\n"
+        "print([list(generate_rows(kind, 'test', 5)) for kind in SCENES], [draw_lesson(rng, shares) for _ in range(50)])"
     )
     printed = {
         subprocess.run(

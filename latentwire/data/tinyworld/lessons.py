@@ -10,8 +10,7 @@ list from a given word, look a value up by its key, complete a record from its f
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import ceil
+from collections.abc import Callable, Mapping
 from random import Random
 
 from latentwire.data.tinyworld.lexicon import COLOURS, ITEMS, SEEN, SYMBOLS
@@ -170,34 +169,13 @@ LESSONS: dict[str, Callable[[Random], Document]] = {
     "intent": _kind("intent"),
     "math1": _kind("math1"),
     "math2": _kind("math2"),
+    "code8": _kind("code8"),
     "code24": _kind("code24"),
     "sums": sums,
     "names": names_only,
 }
 
-#: lesson → share, early (the circuits, which form within some two million tokens) and late (all a bridge will need)
-EARLY_SHARES = {"copy": 3, "continue": 10, "look_up": 10}
-LATE_SHARES = {
-    "copy": 3, "continue": 1, "look_up": 1, "complete": 3, "record1": 2, "record2": 4, "record3": 5,
-    "sentiment": 2, "topic": 2, "intent": 2, "math1": 3, "math2": 4,
-}  # fmt: skip
 
-
-#: what falls short after that: sums, exact copies of long codes, questions keyed by names of several tokens
-DRILL_SHARES = {
-    "copy": 2, "continue": 1, "look_up": 1, "complete": 2, "record1": 1, "record2": 3, "record3": 5, "names": 4,
-    "code24": 3, "sentiment": 1, "topic": 1, "intent": 2, "sums": 5, "math1": 2, "math2": 4,
-}  # fmt: skip
-#: for a second cycle: records by name and by item, the rest only kept alive
-BINDING_SHARES = {
-    "copy": 1, "continue": 1, "look_up": 3, "complete": 4, "record1": 1, "record2": 4, "record3": 6, "names": 9,
-    "code24": 1, "sentiment": 0.5, "topic": 0.5, "intent": 1, "sums": 0.5, "math1": 0.5, "math2": 1.5,
-}  # fmt: skip
-
-
-def draw_lesson(rng: Random, progress: float) -> Document:
-    """One document. ``progress`` moves the mixture through early (0), late (1), drill (2) and binding (3) shares."""
-    mixtures = (EARLY_SHARES, LATE_SHARES, DRILL_SHARES, BINDING_SHARES)
-    lower = max(0, min(2, ceil(progress) - 1))
-    shares = mixtures[lower + 1] if rng.random() < progress - lower else mixtures[lower]
+def draw_lesson(rng: Random, shares: Mapping[str, int | float]) -> Document:
+    """One document of a mixture: lesson → share."""
     return LESSONS[rng.choices(list(shares), weights=list(shares.values()))[0]](rng)

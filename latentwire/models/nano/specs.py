@@ -62,6 +62,6 @@ NANO_SPECS = {
     spec.name: spec
     for spec in (
         NanoSpec("nano-llama", "llama", 2048, 128, 352, 5, 4, 2),
-        NanoSpec("nano-mistral", "mistral", 1536, 144, 384, 4, 4, 4),
+        NanoSpec("nano-mistral", "mistral", 1536, 160, 432, 6, 5, 5),
     )
 }

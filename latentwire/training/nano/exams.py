@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 
 def _exam_documents(exam: str, split: str, n: int, seed: int) -> list[Document]:
-    """``n`` documents with one target each. Exams: a scene kind, ``note:<kind>`` (write the note), or a lesson."""
+    """``n`` documents with one target each. Exams: a scene kind, ``kind/field``, ``note:kind`` (write it), or a lesson."""
     if exam in LESSONS and exam not in SCENES:
         rng = Random(f"exam:{exam}:{seed}")
         return [LESSONS[exam](rng)[:3] for _ in range(n)]
-    rows = generate_rows(exam.removeprefix("note:"), split, n, seed)
+    kind, _, field = exam.removeprefix("note:").partition("/")
+    rows = [row for row in generate_rows(kind, split, n, seed) if not field or row["field"] == field]
     if exam.startswith("note:"):
         return [[(row["context"], False), ("\nNote:", False), (f" {row['note']}{END}", True)] for row in rows]
     return [
@@ -37,11 +38,11 @@ def exact_match(
 ) -> float:
     """Share of documents whose whole target the model predicts. A greedy decode is exact just when this one is."""
     documents = _exam_documents(exam, split, n, seed)
-    right = 0
+    faulty = 0
     for batch in batched(encode_documents(tokenizer, documents), Random(0)):
         wrong = (model(input_ids=batch.ids).logits.argmax(-1) != batch.targets) & (batch.targets != IGNORE)
-        right += int((~wrong.any(dim=1)).sum())
-    return right / len(documents)
+        faulty += int(wrong.any(dim=1).sum())
+    return 1 - faulty / len(documents)
 
 
 @torch.no_grad()

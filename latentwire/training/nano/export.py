@@ -14,7 +14,7 @@ from latentwire.errors import ModelError, UsageError
 from latentwire.files import file_digest, write_json, write_text
 from latentwire.models.nano.specs import NANO_SPECS
 from latentwire.training.nano.exams import examine, held_out_loss
-from latentwire.training.nano.pretrain import Pretrainer
+from latentwire.training.nano.pretrain import Pretrainer, recipe_record
 
 #: an embedded model must stay small enough for git
 MOST_BYTES = 12 * 10**6
@@ -29,7 +29,7 @@ def export_model(trainer: Pretrainer, target: Path, *, name: str, n: int = 1000)
     """
     base, _, version = name.partition("@")
     if base not in NANO_SPECS or not version.isdigit():
-        raise UsageError(f"name {name!r} does not fit; write {trainer.config.model}@VERSION, for example {trainer.config.model}@2")
+        raise UsageError(f"name {name!r} does not fit; write {trainer.recipe.model}@VERSION, for example {trainer.recipe.model}@2")
     if target.exists():
         raise UsageError(f"{str(target)!r} exists; embedded versions never change, choose the next version")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,11 +53,11 @@ def export_model(trainer: Pretrainer, target: Path, *, name: str, n: int = 1000)
 
 
 def _training_figures(trainer: Pretrainer, name: str) -> dict[str, Any]:
-    config = trainer.config
     return {
         "name": name,
         "params": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "recipe": {key: getattr(config, key) for key in config.__dataclass_fields__},
+        "recipe": recipe_record(trainer.recipe),
+        "steps": trainer.step,
         "tokens": trainer.tokens,
         "plain_text_tokens": trainer.text_tokens,
         "minutes": round(trainer.seconds / 60, 1),
@@ -86,8 +86,8 @@ A language model of {figures["params"]:,} parameters for demonstrations and test
 
 - **Data**: {figures["tokens"] / 1e6:.1f} M tokens, {share:.0%} plain English text (novels, textbooks, encyclopedia, stories;
   the last 2 % of every file held out), the rest generated tiny-world lessons (training split only). No benchmark rows.
-- **Training**: {figures["recipe"]["steps"]:,} steps, {figures["minutes"]:.0f} minutes on {figures["threads"]} CPU thread.
-  `latentwire nano train {base} --text_dir TEXT --out runs/nano/{base}`
+- **Training**: {figures["steps"]:,} steps, {figures["minutes"]:.0f} minutes on {figures["threads"]} CPU thread.
+  `latentwire nano train {base} --seed {figures["recipe"]["seed"]} --text_dir TEXT --out runs/nano/{base}`
 - **Held-out plain text**: {figures["held_out_text_nats_per_token"]:.3f} nats per token.
 - **Reading the tiny world as text**, exact match on {figures["rows_per_exam"]} test rows each (a fifth of them with names, places
   or symbol pairs never seen in training); *note* is the share of notes written without a fault:

@@ -1,101 +1,48 @@
-"""Pretraining of the embedded models: the recipe behind ``latentwire nano train``.
+"""Pretraining of the embedded models: the run behind ``latentwire nano train``.
 
-Every step reads one micro-batch of tiny-world lessons. They begin with the circuits (continue, look up) alone; once those
-have formed, the mixture moves to what a bridge will ask for, and steps also read a micro-batch of plain text; the last
-part drills what is hard (sums, long codes, names). A second, shorter cycle of the learning rate is for records keyed by
-name. A killed run resumes from its last checkpoint and reaches the same weights.
+Every step reads one micro-batch of tiny-world lessons and, in the later phases, one of plain text. A killed run resumes
+from its last checkpoint and reaches the same weights.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
 from latentwire.data.tinyworld.lessons import END, draw_lesson
-from latentwire.errors import MismatchError, UnknownNameError
-from latentwire.models.nano.specs import NANO_SPECS, NanoSpec
+from latentwire.errors import MismatchError
 from latentwire.models.nano.tokenizers import train_tokenizer
 from latentwire.training.checkpoint import load_checkpoint, save_checkpoint
 from latentwire.training.nano.exams import examine
+from latentwire.training.nano.recipe import Phase, Recipe
 from latentwire.training.nano.stream import IGNORE, MicroBatch, PlainText, lesson_chunk, text_chunk
-from latentwire.training.optimisers import Optimiser, stable_then_linear
+from latentwire.training.optimisers import Optimiser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-QUICK_EXAMS = ("look_up", "complete", "record1", "record2", "record3", "math1", "math2", "intent", "code24", "note:record3")
+QUICK_EXAMS = (
+    "look_up", "complete", "record1", "record2", "record3", "record3/who", "record3/item", "record3/place", "record3/count",
+    "record3/colour", "math2", "sentiment", "intent", "code8", "code24", "note:record3",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Everything that decides the weights of one embedded model."""
-
-    model: str
-    steps: int = 10_000
-    seed: int = 0
-    lr: float = 3e-3
-    weight_decay: float = 0.05
-    warmup_steps: int = 100
-    decay_share: float = 0.4
-    circuit_steps: int = 1_600
-    ramp_steps: int = 1_200
-    drill_from: int = 6_400
-    second_cycle_from: int = 11_000
-    second_decay_share: float = 0.5
-    tokenizer_documents: int = 20_000
-
-    def spec(self) -> NanoSpec:
-        if self.model not in NANO_SPECS:
-            raise UnknownNameError("embedded model", self.model, NANO_SPECS)
-        return NANO_SPECS[self.model]
-
-    def lesson_progress(self, step: int) -> float:
-        """How far the lessons have moved: circuits (0), the whole world (1), its hard parts (2), records by name (3)."""
-        if step >= self.second_cycle_from:
-            return 3.0
-        if step >= self.drill_from:
-            return 2.0
-        return min(1.0, max(0.0, (step - self.circuit_steps) / self.ramp_steps))
-
-    def reads_text(self, step: int) -> bool:
-        """Whether this step also reads plain text: once the circuits have formed; less often among the drills."""
-        every = 1 if step < self.drill_from else 2 if step < self.second_cycle_from else 4
-        return step >= self.circuit_steps and step % every == 0
-
-    def learning_rate_factor(self, progress: float) -> float:
-        """Two cycles, each constant and then linear to zero."""
-        step = progress * self.steps
-        if step < self.second_cycle_from:
-            return stable_then_linear(self.decay_share)(step / self.second_cycle_from)
-        return stable_then_linear(self.second_decay_share)((step - self.second_cycle_from) / (self.steps - self.second_cycle_from))
-
-
-#: The steps are where a mixture had given what it could, watched in the run that made version 1 of each model.
-RECIPES = {
-    "nano-llama": PretrainConfig(
-        model="nano-llama", steps=14_000, decay_share=0.36, circuit_steps=1_600, drill_from=6_400, second_cycle_from=11_000
-    ),
-    "nano-mistral": PretrainConfig(
-        model="nano-mistral", steps=13_000, decay_share=0.38, circuit_steps=2_200, drill_from=5_400, second_cycle_from=10_000
-    ),
-}
-
-
-def tokenizer_texts(config: PretrainConfig, text: PlainText) -> Iterator[str]:
-    """What the tokenizer learns its merges from: lessons, and as many characters of plain text."""
-    rng = Random(f"tokenizer:{config.model}:{config.seed}")
+def tokenizer_texts(recipe: Recipe, text: PlainText) -> Iterator[str]:
+    """What the tokenizer learns its merges from: lessons of the last phase, and as many characters of plain text."""
+    rng = Random(f"tokenizer:{recipe.model}:{recipe.seed}")
     characters = 0
-    for _ in range(config.tokenizer_documents):
-        document = "".join(piece for piece, _ in draw_lesson(rng, 0.7)).replace(END, "")
+    for _ in range(recipe.tokenizer_documents):
+        document = "".join(piece for piece, _ in draw_lesson(rng, recipe.phases[-1].shares)).replace(END, "")
         characters += len(document)
         yield document
     while characters > 0:
@@ -105,17 +52,17 @@ def tokenizer_texts(config: PretrainConfig, text: PlainText) -> Iterator[str]:
 
 
 class _Stream:
-    """Micro-batches of one kind in order. Its position is three integers: chunk, batches taken, step the chunk began at."""
+    """Micro-batches of one kind in order. Its position is three integers: chunk, batches taken, phase of the chunk."""
 
     def __init__(self, make_chunk: Callable[[int, int], list[MicroBatch]]) -> None:
         self.make_chunk = make_chunk
         self.position = [0, 0, 0]
         self._batches: list[MicroBatch] | None = None
 
-    def next(self, step: int) -> MicroBatch:
+    def next(self, phase: int) -> MicroBatch:
         if self._batches is None:
             if self.position[1] == 0:
-                self.position[2] = step
+                self.position[2] = phase
             self._batches = self.make_chunk(self.position[0], self.position[2])
         batch = self._batches[self.position[1]]
         self.position[1] += 1
@@ -124,41 +71,58 @@ class _Stream:
         return batch
 
 
-def micro_batch_loss(model: PreTrainedModel, batch: MicroBatch) -> torch.Tensor:
-    """Mean cross-entropy in nats over the targets; the LM head runs at those positions only."""
+def micro_batch_loss(model: PreTrainedModel, decoder: Callable[..., Any], batch: MicroBatch) -> torch.Tensor:
+    """Mean cross-entropy in nats over the targets; the LM head runs at those positions only.
+
+    ``decoder`` is ``model.model``, compiled or not.
+    """
     with torch.autocast(model.device.type, dtype=torch.bfloat16):
-        hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state.flatten(0, 1)
+        hidden = decoder(input_ids=batch.ids, use_cache=False).last_hidden_state.flatten(0, 1)
         targets = batch.targets.flatten()
         wanted = (targets != IGNORE).nonzero()[:, 0]
         return F.cross_entropy(model.lm_head(hidden[wanted]).float(), targets[wanted])
 
 
-class Pretrainer:
-    """One pretraining run in ``folder``: tokenizer, ``checkpoint.safetensors``, then the exported model."""
+def recipe_record(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON would give it back."""
+    record: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return record
 
-    def __init__(self, config: PretrainConfig, text: PlainText, folder: Path, *, resume: bool = False) -> None:
-        self.config, self.text, self.folder = config, text, folder
-        spec = config.spec()
-        torch.manual_seed(config.seed)
-        self.tokenizer: PreTrainedTokenizerBase = train_tokenizer(spec, tokenizer_texts(config, text))
+
+class Pretrainer:
+    """One pretraining run in ``folder``: tokenizer, ``checkpoint.safetensors``, then the exported model.
+
+    ``compiled`` is half as fast again and needs a C++ compiler; resuming to the same bytes needs the same choice.
+    """
+
+    def __init__(self, recipe: Recipe, text: PlainText, folder: Path, *, resume: bool = False, compiled: bool = False) -> None:
+        self.recipe, self.text, self.folder = recipe, text, folder
+        spec = recipe.spec()
+        torch.manual_seed(recipe.seed)
+        self.tokenizer: PreTrainedTokenizerBase = train_tokenizer(spec, tokenizer_texts(recipe, text))
         self.model = spec.build()
+        self.model.set_attn_implementation("eager")  # on a CPU and at these lengths, twice as fast as the fused kernels
+        self.decoder: Callable[..., Any] = self.model.model
+        if compiled:
+            self.decoder = torch.compile(self.decoder, dynamic=False)
+        self.step, self.phase_at, self.phase_from = 0, 0, 0
+        self.tokens, self.text_tokens, self.seconds = 0, 0, 0.0
         self.optimiser = Optimiser(
             self.model.named_parameters(),
             name="muon",
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            total_steps=config.steps,
-            warmup_steps=config.warmup_steps,
-            schedule=config.learning_rate_factor,
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            total_steps=1,  # how many there will be is up to the gates
+            warmup_steps=recipe.warmup_steps,
+            schedule=lambda _: self.learning_rate_factor(),
         )
-        self.step, self.tokens, self.text_tokens, self.seconds = 0, 0, 0, 0.0
         # chunks are small because the mixture of the lessons is fixed within one
         self.lessons = _Stream(
-            lambda chunk, step: lesson_chunk(
-                self.tokenizer, seed=config.seed, chunk=chunk, progress=config.lesson_progress(step), documents=600
+            lambda chunk, phase: lesson_chunk(
+                self.tokenizer, recipe.phases[phase].shares, seed=recipe.seed, chunk=chunk, documents=600
             )
         )
-        self.texts = _Stream(lambda chunk, step: text_chunk(self.tokenizer, text, seed=config.seed, chunk=chunk, rows=64))
+        self.texts = _Stream(lambda chunk, _: text_chunk(self.tokenizer, text, seed=recipe.seed, chunk=chunk, rows=64))
         if resume:
             self._restore()
 
@@ -166,18 +130,46 @@ class Pretrainer:
     def checkpoint_path(self) -> Path:
         return self.folder / "checkpoint.safetensors"
 
+    @property
+    def phase(self) -> Phase:
+        return self.recipe.phases[self.phase_at]
+
+    @property
+    def finished(self) -> bool:
+        return self.phase_at == len(self.recipe.phases)
+
+    def learning_rate_factor(self) -> float:
+        """1, then linearly to 0 within the last phase."""
+        if self.phase_at < len(self.recipe.phases) - 1:
+            return 1.0
+        return 1.0 - (self.step - self.phase_from) / self.phase.steps
+
     def train_step(self) -> float:
         """One update; returns the loss on the lessons in nats."""
-        batches = [self.lessons.next(self.step)]
-        if self.config.reads_text(self.step):
-            batches.append(self.texts.next(self.step))
+        batches = [self.lessons.next(self.phase_at)]
+        if self.phase.text_every and self.step % self.phase.text_every == 0:
+            batches.append(self.texts.next(self.phase_at))
             self.text_tokens += batches[-1].ids.numel()
-        losses = [micro_batch_loss(self.model, batch) for batch in batches]
+        losses = [micro_batch_loss(self.model, self.decoder, batch) for batch in batches]
         (sum(losses) / len(losses)).backward()  # type: ignore[union-attr]
         self.optimiser.step(self.step)
         self.step += 1
         self.tokens += sum(batch.ids.numel() for batch in batches)
         return losses[0].item()
+
+    def _leave_phase(self, *, check_every: int) -> str | None:
+        """Goes on to the next phase if this one is over; says why."""
+        done = self.step - self.phase_from
+        reason = f"after {done} steps" if done >= self.phase.steps else None
+        if reason is None and self.phase.gate and done >= self.phase.least_steps and done % check_every == 0:
+            scores = examine(self.model, self.tokenizer, exams=tuple(self.phase.gate))
+            if all(scores[exam] >= wanted for exam, wanted in self.phase.gate.items()):
+                reason = f"after {done} steps at {scores}"
+        if reason is None:
+            return None
+        name = self.phase.name
+        self.phase_at, self.phase_from = self.phase_at + 1, self.step
+        return f"phase {name!r} ends {reason}"
 
     def run(
         self,
@@ -185,52 +177,55 @@ class Pretrainer:
         report: Callable[[str], None],
         should_stop: Callable[[], bool] = lambda: False,
         every: int = 200,
-        examine_every: int = 2000,
+        examine_every: int = 1000,
     ) -> bool:
         """Trains to the end, saving every ``every`` steps; False if it was asked to stop before (all is saved)."""
         mean_loss = None
-        while self.step < self.config.steps:
+        while not self.finished:
             started = time.perf_counter()
+            phase = self.phase
             loss = self.train_step()
-            self.seconds += time.perf_counter() - started
             mean_loss = loss if mean_loss is None else 0.98 * mean_loss + 0.02 * loss
-            at_end, stopping = self.step == self.config.steps, should_stop()
-            if self.step % every == 0 or at_end or stopping:
+            left = self._leave_phase(check_every=every)
+            self.seconds += time.perf_counter() - started
+            stopping = should_stop()
+            if self.step % every == 0 or left or stopping:
                 self.save()
                 report(
-                    f"{self.config.model} step {self.step}/{self.config.steps} · {self.tokens / 1e6:.1f} M tokens · "
+                    f"{self.recipe.model} step {self.step} ({phase.name}) · {self.tokens / 1e6:.1f} M tokens · "
                     f"{self.seconds / 60:.1f} min · lesson loss {mean_loss:.3f}"
                 )
+            if left:
+                report(f"{self.recipe.model} {left}")
             if stopping:
-                return at_end
-            if self.step % examine_every == 0 and not at_end:
-                report(f"{self.config.model} reads {examine(self.model, self.tokenizer, n=100, exams=QUICK_EXAMS)}")
+                return self.finished
+            if self.step % examine_every == 0 and not self.finished:
+                report(f"{self.recipe.model} reads {examine(self.model, self.tokenizer, exams=QUICK_EXAMS)}")
         return True
 
     def save(self) -> None:
         save_checkpoint(
             self.checkpoint_path,
             {
-                "config": asdict(self.config),
+                "recipe": recipe_record(self.recipe),
                 "model": self.model.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
-                "step": self.step,
-                "tokens": self.tokens,
-                "text_tokens": self.text_tokens,
-                "seconds": self.seconds,
+                **{name: getattr(self, name) for name in self._COUNTERS},
                 "streams": [stream.position for stream in (self.lessons, self.texts)],
             },
         )
 
+    _COUNTERS = ("step", "phase_at", "phase_from", "tokens", "text_tokens", "seconds")
+
     def _restore(self) -> None:
         state = load_checkpoint(self.checkpoint_path)
-        differing = {
-            key: (value, getattr(self.config, key)) for key, value in state["config"].items() if getattr(self.config, key) != value
-        }
+        here = recipe_record(self.recipe)
+        differing = {key: (was, here.get(key)) for key, was in state["recipe"].items() if here.get(key) != was}
         if differing:
             listed = ", ".join(f"{key}: {was!r} there, {now!r} here" for key, (was, now) in differing.items())
-            raise MismatchError(f"{str(self.checkpoint_path)!r} belongs to another config ({listed}); choose another --out")
+            raise MismatchError(f"{str(self.checkpoint_path)!r} belongs to another recipe ({listed}); choose another --out")
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.tokens, self.text_tokens, self.seconds = (state[k] for k in ("step", "tokens", "text_tokens", "seconds"))
+        for name in self._COUNTERS:
+            setattr(self, name, state[name])
         self.lessons.position, self.texts.position = state["streams"]

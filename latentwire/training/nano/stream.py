@@ -6,7 +6,7 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORE = -100
-#: tokens of one micro-batch; lengths are rounded up to a multiple of 16 to keep the allocator calm
+#: tokens of one micro-batch
 MICRO_BATCH_TOKENS = 2048
-MAX_DOCUMENT_TOKENS = 256
+#: the lengths that batches are padded to: few, so that a compiled model has few shapes
+LENGTHS = (32, 48, 64, 96, 128, 192, 256)
+MAX_DOCUMENT_TOKENS = LENGTHS[-1]
 #: the last part of every file never enters training; held-out loss is measured there
 HELD_OUT_TEXT_SHARE = 0.02
 
@@ -74,14 +76,15 @@ def encode_documents(tokenizer: PreTrainedTokenizerBase, documents: list[Documen
 
 
 def batched(rows: list[tuple[list[int], list[int]]], rng: Random) -> list[MicroBatch]:
-    """Rows of similar length together, about ``MICRO_BATCH_TOKENS`` each, in random order."""
+    """Rows of similar length together, about ``MICRO_BATCH_TOKENS`` each, in random order; the last rows may be empty."""
     rows = sorted(rows, key=lambda row: len(row[0]))
     batches = []
     while rows:
-        length = -(-len(rows[-1][0]) // 16) * 16
-        taken, rows = rows[-max(1, MICRO_BATCH_TOKENS // length) :], rows[: -max(1, MICRO_BATCH_TOKENS // length)]
-        ids = torch.full((len(taken), length), PAD_ID)
-        targets = torch.full((len(taken), length), IGNORE)
+        length = next(length for length in LENGTHS if length >= len(rows[-1][0]))
+        count = MICRO_BATCH_TOKENS // length
+        taken, rows = rows[-count:], rows[:-count]
+        ids = torch.full((count, length), PAD_ID)
+        targets = torch.full((count, length), IGNORE)
         for index, (row_ids, row_targets) in enumerate(taken):
             ids[index, : len(row_ids)] = torch.tensor(row_ids)
             targets[index, : len(row_targets)] = torch.tensor(row_targets)
@@ -90,10 +93,12 @@ def batched(rows: list[tuple[list[int], list[int]]], rng: Random) -> list[MicroB
     return batches
 
 
-def lesson_chunk(tokenizer: PreTrainedTokenizerBase, *, seed: int, chunk: int, progress: float, documents: int) -> list[MicroBatch]:
-    """One chunk of tiny-world documents."""
+def lesson_chunk(
+    tokenizer: PreTrainedTokenizerBase, shares: Mapping[str, int | float], *, seed: int, chunk: int, documents: int
+) -> list[MicroBatch]:
+    """One chunk of tiny-world documents, mixed by ``shares``."""
     rng = Random(f"lessons:{seed}:{chunk}")
-    return batched(encode_documents(tokenizer, [draw_lesson(rng, progress) for _ in range(documents)]), rng)
+    return batched(encode_documents(tokenizer, [draw_lesson(rng, shares) for _ in range(documents)]), rng)
 
 
 def text_chunk(tokenizer: PreTrainedTokenizerBase, text: PlainText, *, seed: int, chunk: int, rows: int) -> list[MicroBatch]:
