@@ -7,14 +7,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
 
 from latentwire.bridges.base import Bridge
-from latentwire.data.task import Example
+from latentwire.config import RunConfig
+from latentwire.data.task import Example, Task
 from latentwire.models.receiver import Prefix, Receiver
 from latentwire.models.sender import Sender
 from latentwire.prompts import Prompt
+from latentwire.schema import Schema
+
+#: in ``Method.sender_sees`` and ``receiver_sees``: what the task gives this model when nothing is added
+AS_THE_TASK_SAYS = "task"
+
+
+class MethodSettings(Schema):
+    """What the baselines can be told; the bridge and the training settings come with the run's config."""
+
+    shots: int = Field(5, ge=1, description="fewshot: solved examples in the prompt")
+    relay_tokens: int = Field(64, ge=1, description="text_relay: sender tokens of a note at most")
+    reasoning_tokens: int = Field(128, ge=1, description="cot_relay: sender tokens of a chain of thought at most")
+    rank: int = Field(8, ge=1, description="lora, dora: rank of the adapters")
+    virtual_tokens: int = Field(8, ge=1, description="prompt_tuning, prior: learned tokens")
+    adapter_lr: float = Field(1e-3, gt=0, description="lora, dora: peak learning rate (AdamW)")
+    prompt_lr: float = Field(1e-2, gt=0, description="prompt_tuning, prior: peak learning rate (AdamW)")
 
 
 @dataclass(frozen=True)
@@ -24,13 +44,32 @@ class Parts:
     sender: Sender
     receiver: Receiver
     bridge: Bridge | None = None
-    relay_tokens: int = 64
+    settings: MethodSettings = field(default_factory=MethodSettings)
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What a method may learn from: the same rows for all methods of a comparison.
+
+    ``folder`` is the method's own; a fit that was killed goes on from what it finds there.
+    """
+
+    task: Task
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    seed: int
+    config: RunConfig
+    folder: Path
+    device: str | None = None
+    say: Callable[[str], None] = lambda line: None
+    should_stop: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
 class Prediction:
     """One answer. ``option`` and ``scores`` (nats, one per option) where the task has options.
 
+    ``option_by_text`` is the best option by length-normalised log-likelihood of its text, where its letter is scored else.
     ``message_tokens`` and ``message_bytes`` are what crossed the channel for this row, measured.
     """
 
@@ -39,28 +78,20 @@ class Prediction:
     scores: tuple[float, ...] | None
     message_tokens: int
     message_bytes: int
+    option_by_text: int | None = None
 
 
-class Method(ABC):
-    """Base class of all methods. ``sender_sees`` and ``receiver_sees`` go into every result row."""
+@dataclass(frozen=True)
+class Answer:
+    """A prediction before its message is weighed."""
 
-    name: ClassVar[str]
-    sender_sees: ClassVar[str]
-    receiver_sees: ClassVar[str]
-    #: controls of ``latentwire.evaluation.controls`` that make sense for this method
-    controls: ClassVar[tuple[str, ...]] = ()
+    text: str
+    option: int | None = None
+    scores: tuple[float, ...] | None = None
+    option_by_text: int | None = None
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-
-    @property
-    def label(self) -> str:
-        """The name in result rows; the bridge adds which one it is."""
-        return self.name
-
-    @abstractmethod
-    def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
-        """Answers in the order of the examples. ``control`` destroys the information in the message."""
+    def sent(self, tokens: int, size_bytes: int) -> Prediction:
+        return Prediction(self.text, self.option, self.scores, tokens, size_bytes, self.option_by_text)
 
 
 @dataclass(frozen=True)
@@ -72,26 +103,106 @@ class Control:
     replace_vectors: Callable[..., object] | None = None
 
 
+class Method(ABC):
+    """Base class of all methods; its docstring's first line is what ``latentwire methods`` prints.
+
+    Class attributes:
+        sender_sees, receiver_sees: in words, for every result row.
+        controls: those of ``latentwire.evaluation.controls`` that make sense.
+        fits: it learns from train rows. seeded: the seed changes the result; others run once whatever the number of seeds.
+        writes: the sender must be able to write text, so the whole model is loaded.
+        needs_options: only for tasks that have options.
+    """
+
+    name: ClassVar[str]
+    sender_sees: ClassVar[str] = "nothing"
+    receiver_sees: ClassVar[str] = AS_THE_TASK_SAYS
+    controls: ClassVar[tuple[str, ...]] = ()
+    fits: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
+    writes: ClassVar[bool] = False
+    needs_options: ClassVar[bool] = False
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    @property
+    def label(self) -> str:
+        """The name in result rows; the bridge adds which one it is."""
+        return self.name
+
+    def unsuitable(self, task: Task) -> str | None:
+        """Why this method cannot answer ``task``, or None."""
+        return f"task {task.name!r} has no options" if self.needs_options and not task.has_options else None
+
+    def fit(self, data: FitData) -> dict[str, Any]:
+        """Learns from the train rows, choosing on validation; returns what is worth keeping beside the predictions."""
+        return {}
+
+    @abstractmethod
+    def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
+        """Answers in the order of the examples. ``control`` destroys the information in the message."""
+
+    @property
+    def writer(self) -> Receiver:
+        """The whole sender, for methods with ``writes``."""
+        writer = self.parts.sender.writer
+        if writer is None:
+            raise ValueError(f"{self.name} needs a sender loaded with load_sender(…, full=True)")
+        return writer
+
+
 def answers(
-    receiver: Receiver,
-    prefix: Prefix,
-    prompts: Sequence[Prompt],
+    reader: Receiver,
     examples: Sequence[Example],
+    prompts: Sequence[Prompt],
+    see: Callable[[Sequence[Prompt]], Prefix],
     *,
     max_new_tokens: int,
-) -> list[tuple[str, int | None, tuple[float, ...] | None]]:
-    """(text, option, scores) per row: options are scored in one pass, free answers decoded greedily."""
+    aware: bool = False,
+) -> list[Answer]:
+    """One answer per row: options are scored in one pass, free answers decoded greedily.
+
+    Args:
+        reader: the model that answers.
+        see: puts the message (text, soft tokens or nothing) into prompts.
+        aware: ``prompts`` show the options already, so their texts are scored behind the same prompts.
+    """
     import torch
 
-    if all(example.options for example in examples):
-        with torch.no_grad():
-            scores = receiver.score_options(prefix, receiver.tries(prompts, [example.options for example in examples]))
-        chosen = [int(score.argmax()) for score in scores]
-        return [
-            (example.options[option], option, tuple(score.tolist()))
-            for example, option, score in zip(examples, chosen, scores, strict=True)
-        ]
-    return [(text, None, None) for text in receiver.generate(prefix, max_new_tokens=max_new_tokens)]
+    if not all(example.options for example in examples):
+        return [Answer(text) for text in reader.generate(see(prompts), max_new_tokens=max_new_tokens)]
+    with torch.no_grad():
+        scores = reader.score_options(see(prompts), reader.tries(prompts, [example.options for example in examples]))
+        by_text = _options_by_text(reader, examples, prompts, see, aware=aware)
+    chosen = [int(score.argmax()) for score in scores]
+    return [
+        Answer(example.options[option], option, tuple(score.tolist()), text_option)
+        for example, option, score, text_option in zip(examples, chosen, scores, by_text, strict=True)
+    ]
+
+
+def _options_by_text(
+    reader: Receiver,
+    examples: Sequence[Example],
+    prompts: Sequence[Prompt],
+    see: Callable[[Sequence[Prompt]], Prefix],
+    *,
+    aware: bool,
+) -> Sequence[int | None]:
+    """Best option by log-likelihood per UTF-8 byte of its text, where a task scores letters (else None).
+
+    The length that normalises is in bytes, as in the Language Model Evaluation Harness, so that tokenizers compare.
+    """
+    shown = prompts if aware else [example.receiver_prompt_options for example in examples]
+    asked = [prompt for prompt in shown if prompt is not None]
+    if len(asked) < len(examples) or any(example.receiver_prompt_options is None for example in examples):
+        return [None] * len(examples)
+    scores = reader.score_options(see(asked), reader.tries(asked, [example.option_texts for example in examples]))
+    return [
+        max(range(len(texts)), key=lambda index: float(score[index]) / max(1, len(texts[index].encode())))
+        for score, texts in zip(scores, (example.option_texts for example in examples), strict=True)
+    ]
 
 
 def text_size(receiver: Receiver, text: str) -> tuple[int, int]:

@@ -3,42 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
-from latentwire.methods.base import Control, Method, Parts, Prediction, answers
+from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Parts, Prediction, answers
+from latentwire.models.sender import Sender
+from latentwire.training.run import ARTEFACT_FOLDER, train_run
+from latentwire.training.trainer import Hooks
 
 
 class BridgeMethod(Method):
-    """The trained bridge of ``Parts``."""
+    """A trained bridge: the receiver sees the question and soft tokens made of the sender's hidden states."""
 
     name = "bridge"
-    sender_sees = "context"
-    receiver_sees = "question"
+    sender_sees = AS_THE_TASK_SAYS
     controls = ("zero", "shuffled", "noise")
+    fits = True
+    seeded = True
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        if parts.bridge is None:
-            raise UsageError("method 'bridge' needs a trained bridge; train one with `latentwire train` or run `make demo`")
-        self.bridge = parts.bridge
+        self.bridge, self.sender = parts.bridge, parts.sender
 
     @property
     def label(self) -> str:
-        return f"bridge:{self.bridge.config.name}"
+        return f"{self.name}:{self.bridge.config.name}" if self.bridge else self.name
+
+    def fit(self, data: FitData) -> dict[str, Any]:
+        """Trains the bridge of the config on the task; a finished or killed training in the folder is taken up again."""
+        config = data.config.model_copy(update={"task": (data.task.name,), "seed": data.seed, "output_dir": str(data.folder)})
+        summary = train_run(
+            config,
+            resume=True,
+            device=data.device,
+            say=data.say,
+            pair=(self.sender, self.parts.receiver),
+            hooks=Hooks(should_stop=data.should_stop),
+        )
+        self.bridge = Bridge.from_pretrained(data.folder / ARTEFACT_FOLDER).to(self.parts.receiver.device)
+        kept = ("seconds", "steps", "trainable_params", "best_step", "validation", "train_rows", "validation_rows")
+        return {key: summary[key] for key in kept}
 
     @torch.no_grad()
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
-        receiver = self.parts.receiver
-        texts = [example.sender_prompt for example in examples]
-        if control is not None and control.replace_texts is not None:
-            texts = control.replace_texts(examples)
-        soft = self.bridge(self.parts.sender.read(texts))
-        if control is not None and control.replace_vectors is not None:
-            soft = control.replace_vectors(soft, [example.id for example in examples])
-        prompts = [example.receiver_prompt for example in examples]
-        found = answers(receiver, receiver.prefix(prompts, soft), prompts, examples, max_new_tokens=max_new_tokens)
-        tokens, sizes = soft.tokens_per_row.tolist(), soft.bytes_per_row(receiver.dtype).tolist()
-        return [Prediction(*answer, count, size) for answer, count, size in zip(found, tokens, sizes, strict=True)]
+        if self.bridge is None:
+            raise UsageError(f"method {self.name!r} needs a trained bridge; train one with `latentwire train` or run `make demo`")
+        return send_and_answer(self.sender, self.bridge, self, examples, max_new_tokens=max_new_tokens, control=control)
+
+
+def send_and_answer(
+    sender: Sender, bridge: Bridge, method: Method, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None
+) -> list[Prediction]:
+    """The whole path from contexts to answers, with the control applied where the message is made."""
+    receiver = method.parts.receiver
+    texts = [example.sender_prompt for example in examples]
+    if control is not None and control.replace_texts is not None:
+        texts = control.replace_texts(examples)
+    soft = bridge(sender.read(texts))
+    if control is not None and control.replace_vectors is not None:
+        soft = control.replace_vectors(soft, [example.id for example in examples])
+    prompts = [example.receiver_prompt for example in examples]
+    found = answers(receiver, examples, prompts, lambda asked: receiver.prefix(asked, soft), max_new_tokens=max_new_tokens)
+    tokens, sizes = soft.tokens_per_row.tolist(), soft.bytes_per_row(receiver.dtype).tolist()
+    return [answer.sent(count, size) for answer, count, size in zip(found, tokens, sizes, strict=True)]

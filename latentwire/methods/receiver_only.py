@@ -9,14 +9,12 @@ from latentwire.methods.base import Control, Method, Prediction, answers
 
 
 class ReceiverOnly(Method):
-    """No message at all."""
+    """The receiver answers without any message."""
 
     name = "receiver_only"
-    sender_sees = "nothing"
-    receiver_sees = "question"
 
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
-        receiver = self.parts.receiver
+        reader = self.parts.receiver
         prompts = [example.receiver_prompt for example in examples]
-        found = answers(receiver, receiver.prefix(prompts), prompts, examples, max_new_tokens=max_new_tokens)
-        return [Prediction(text, option, scores, 0, 0) for text, option, scores in found]
+        found = answers(reader, examples, prompts, reader.prefix, max_new_tokens=max_new_tokens)
+        return [answer.sent(0, 0) for answer in found]

@@ -6,18 +6,27 @@ from collections.abc import Sequence
 
 from latentwire.data.task import Example
 from latentwire.methods.base import Control, Method, Prediction, answers, text_size
+from latentwire.models.receiver import Receiver
+from latentwire.prompts import Prompt
 
 
 class ReceiverText(Method):
-    """The context as text, read by the receiver."""
+    """The receiver reads context and question as text, zero-shot."""
 
     name = "receiver_text"
-    sender_sees = "nothing"
     receiver_sees = "context + question"
 
+    @property
+    def reader(self) -> Receiver:
+        """The model that reads and answers."""
+        return self.parts.receiver
+
+    def prompts(self, examples: Sequence[Example]) -> list[Prompt]:
+        """What it reads."""
+        return [example.receiver_prompt_aware for example in examples]
+
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
-        receiver = self.parts.receiver
-        prompts = [example.receiver_prompt_aware for example in examples]
-        found = answers(receiver, receiver.prefix(prompts), prompts, examples, max_new_tokens=max_new_tokens)
-        sizes = [text_size(receiver, example.sender_prompt) for example in examples]
-        return [Prediction(*answer, *size) for answer, size in zip(found, sizes, strict=True)]
+        reader = self.reader
+        found = answers(reader, examples, self.prompts(examples), reader.prefix, max_new_tokens=max_new_tokens, aware=True)
+        sizes = [text_size(reader, example.sender_prompt) for example in examples]
+        return [answer.sent(*size) for answer, size in zip(found, sizes, strict=True)]

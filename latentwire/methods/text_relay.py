@@ -5,31 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from latentwire.data.task import Example
-from latentwire.errors import UsageError
-from latentwire.methods.base import Control, Method, Prediction, answers, text_size
+from latentwire.methods.base import AS_THE_TASK_SAYS, Control, Method, Prediction, answers, text_size
 from latentwire.prompts import Prompt
-
-NOTE_CUE = "\nNote:"
 
 
 class TextRelay(Method):
-    """A note written by the sender, read by the receiver."""
+    """The sender writes a note of at most n tokens, the receiver reads it and the question."""
 
     name = "text_relay"
-    sender_sees = "context"
-    receiver_sees = "question"
+    sender_sees = AS_THE_TASK_SAYS
+    writes = True
+    #: behind the context, what makes the sender write
+    cue = "\nNote:"
+
+    @property
+    def most_tokens(self) -> int:
+        """Length of a note at most, in sender tokens."""
+        return self.parts.settings.relay_tokens
 
     def write_notes(self, examples: Sequence[Example]) -> list[str]:
-        """Greedy notes of at most ``relay_tokens`` sender tokens."""
-        writer = self.parts.sender.writer
-        if writer is None:
-            raise UsageError("text_relay needs a sender that can write; load it with load_sender(…, full=True)")
-        prompts = [Prompt(example.sender_prompt + NOTE_CUE, "") for example in examples]
-        return writer.generate(writer.prefix(prompts), max_new_tokens=self.parts.relay_tokens)
+        """Greedy notes of at most ``most_tokens`` sender tokens."""
+        prompts = [Prompt(example.sender_prompt + self.cue, "") for example in examples]
+        return self.writer.generate(self.writer.prefix(prompts), max_new_tokens=self.most_tokens)
 
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
-        receiver = self.parts.receiver
         notes = self.write_notes(examples)
-        prompts = [example.receiver_prompt.with_text(note) for example, note in zip(examples, notes, strict=True)]
-        found = answers(receiver, receiver.prefix(prompts), prompts, examples, max_new_tokens=max_new_tokens)
-        return [Prediction(*answer, *text_size(receiver, note)) for answer, note in zip(found, notes, strict=True)]
+        return read_notes(self, examples, notes, max_new_tokens=max_new_tokens)
+
+
+def read_notes(method: Method, examples: Sequence[Example], notes: Sequence[str], *, max_new_tokens: int) -> list[Prediction]:
+    """What the receiver answers with a text of ``notes`` where the message stands."""
+    reader = method.parts.receiver
+    prompts = [example.receiver_prompt for example in examples]
+    found = answers(
+        reader,
+        examples,
+        prompts,
+        lambda asked: reader.prefix([prompt.with_text(note) for prompt, note in zip(asked, notes, strict=True)]),
+        max_new_tokens=max_new_tokens,
+    )
+    return [answer.sent(*text_size(reader, note)) for answer, note in zip(found, notes, strict=True)]

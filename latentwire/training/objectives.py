@@ -25,20 +25,32 @@ FIRST_STAGE_CUES = {"note": "\nNote:", "text": "\nRepeat:"}
 
 
 def task_loss(
-    receiver: Receiver, examples: Sequence[Example], soft: SoftTokens, *, rng: Random, sampled_options: int
+    receiver: Receiver,
+    examples: Sequence[Example],
+    prompts: Sequence[Prompt],
+    soft: SoftTokens | None,
+    *,
+    rng: Random,
+    sampled_options: int,
 ) -> Float[Tensor, ""]:
-    """Mean over the rows: option cross-entropy where there are options, mean token cross-entropy where the answer is free."""
+    """Mean over the rows: option cross-entropy where there are options, mean token cross-entropy where the answer is free.
+
+    ``soft`` stands in the holes of the ``prompts``.
+    """
     losses: list[Tensor] = []
     with_options = [index for index, example in enumerate(examples) if example.options]
     free = [index for index, example in enumerate(examples) if not example.options]
     if with_options:
-        losses.append(_option_losses(receiver, examples, soft, with_options, rng, sampled_options))
+        losses.append(_option_losses(receiver, examples, prompts, soft, with_options, rng, sampled_options))
     if free:
         answers = [examples[index].answer for index in free]
-        losses.append(
-            written_losses(receiver, [examples[index].receiver_prompt for index in free], answers, soft[torch.tensor(free)])
-        )
+        losses.append(written_losses(receiver, [prompts[index] for index in free], answers, rows_of(soft, free)))
     return torch.cat(losses).mean()
+
+
+def rows_of(soft: SoftTokens | None, rows: Sequence[int]) -> SoftTokens | None:
+    """The messages of some rows of a batch."""
+    return None if soft is None else soft[torch.tensor(rows)]
 
 
 def first_stage_loss(receiver: Receiver, examples: Sequence[Example], soft: SoftTokens, objective: str) -> Float[Tensor, ""]:
@@ -60,7 +72,9 @@ def first_stage_loss(receiver: Receiver, examples: Sequence[Example], soft: Soft
     return written_losses(receiver, prompts, targets, soft).mean()
 
 
-def written_losses(receiver: Receiver, prompts: Sequence[Prompt], answers: Sequence[str], soft: SoftTokens) -> Float[Tensor, " B"]:
+def written_losses(
+    receiver: Receiver, prompts: Sequence[Prompt], answers: Sequence[str], soft: SoftTokens | None
+) -> Float[Tensor, " B"]:
     """Mean cross-entropy per token of each answer, its end token included."""
     ids = [receiver.answer_ids(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     log_probs, mask = receiver.answer_log_probs(receiver.prefix(prompts, soft), ids)
@@ -68,9 +82,15 @@ def written_losses(receiver: Receiver, prompts: Sequence[Prompt], answers: Seque
 
 
 def _option_losses(
-    receiver: Receiver, examples: Sequence[Example], soft: SoftTokens, rows: list[int], rng: Random, sampled_options: int
+    receiver: Receiver,
+    examples: Sequence[Example],
+    all_prompts: Sequence[Prompt],
+    soft: SoftTokens | None,
+    rows: list[int],
+    rng: Random,
+    sampled_options: int,
 ) -> Float[Tensor, " B"]:
-    prompts = [examples[index].receiver_prompt for index in rows]
+    prompts = [all_prompts[index] for index in rows]
     options = [examples[index].options for index in rows]
     labels = [examples[index].label or 0 for index in rows]
     tries = receiver.tries(prompts, options)
@@ -79,7 +99,7 @@ def _option_losses(
         options = [tuple(row[index] for index in indexes) for row, indexes in zip(options, kept, strict=True)]
         labels = [0] * len(rows)
         tries = receiver.tries(prompts, options)
-    scores = receiver.score_options(receiver.prefix(prompts, soft[torch.tensor(rows)]), tries)
+    scores = receiver.score_options(receiver.prefix(prompts, rows_of(soft, rows)), tries)
     return torch.stack(
         [
             F.cross_entropy(score[None], torch.tensor([label], device=score.device))

@@ -28,6 +28,7 @@ from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
 from latentwire.provenance import git_state, versions
 from latentwire.training.features import FeatureCache
+from latentwire.training.learners import BridgeLearner
 from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
 
 SUMMARY_FILE, CONFIG_FILE, ARTEFACT_FOLDER = "train.json", "config.json", "bridge"
@@ -66,8 +67,11 @@ def train_run(
     hooks: Hooks | None = None,
     say: Say = lambda line: None,
     cache_folder: Path | None = None,
+    pair: tuple[Sender, Receiver] | None = None,
 ) -> dict[str, Any]:
     """Trains the config's bridge, or returns the summary of the finished run that already did.
+
+    ``pair`` are the config's two models where they are loaded already.
 
     Raises:
         MismatchError: the folder belongs to another config. UsageError: it holds an unfinished run and neither
@@ -83,7 +87,7 @@ def train_run(
             raise UsageError(
                 f"{str(folder)!r} holds an unfinished run of this config; add --resume to go on or --overwrite to start again"
             )
-    sender, receiver = load_pair(config, device=device)
+    sender, receiver = pair or load_pair(config, device=device)
     train, validation, revisions = _read_rows(config, say)
     cache = FeatureCache(sender, folder=cache_folder, cap_gib=config.data.cache_cap_gib, notice=say)
     texts = [row.sender_prompt for row in (*train, *validation)]
@@ -91,7 +95,12 @@ def train_run(
     say(f"sender states: {cache.texts_read} texts read, {len(set(texts)) - cache.texts_read} from the cache")
     bridge = new_bridge(config, sender, receiver)
     trainer = Trainer(
-        config, bridge=bridge, receiver=receiver, cache=cache, train=train, validation=validation, folder=folder, hooks=hooks
+        config,
+        learner=BridgeLearner(bridge, receiver, cache),
+        train=train,
+        validation=validation,
+        folder=folder,
+        hooks=hooks,
     )
     if overwrite:
         for name in (SUMMARY_FILE, CHECKPOINT_FILE):

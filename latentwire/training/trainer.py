@@ -1,8 +1,8 @@
-"""Training of a bridge between two frozen models.
+"""Training of a learner (a bridge, a learned prompt, adapters) against a frozen receiver.
 
-The sender's states come from the feature cache, so a step is: bridge forward, receiver forward over what the loss needs,
-backward into the bridge alone. Which rows a step sees depends on (seed, step) only; a run that was killed resumes from
-its last checkpoint and ends with the same bytes on a CPU.
+The sender's states come from the feature cache, so a step of a bridge is: bridge forward, receiver forward over what the
+loss needs, backward into the bridge alone. Which rows a step sees depends on (seed, step) only; a run that was killed
+resumes from its last checkpoint and ends with the same bytes on a CPU.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from random import Random
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from latentwire.bridges.base import Bridge
 from latentwire.config import RunConfig, TrainingSettings
 from latentwire.data.task import Example
 from latentwire.errors import StoppedEarlyError
 from latentwire.files import write_text
 from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.prompts import Prompt
 from latentwire.training.checkpoint import load_checkpoint, save_checkpoint
-from latentwire.training.features import FeatureCache
-from latentwire.training.objectives import diversity_term, effective_rank, first_stage_loss, rms_ratio, task_loss
+from latentwire.training.learners import Learner
+from latentwire.training.objectives import diversity_term, effective_rank, first_stage_loss, rms_ratio, rows_of, task_loss
 from latentwire.training.optimisers import Optimiser
 
 CHECKPOINT_FILE, LOG_FILE = "checkpoint.safetensors", "log.jsonl"
@@ -74,7 +74,7 @@ class Trainer:
     """One training run in ``folder``.
 
     Args:
-        bridge: trained in place; after ``run`` it holds the weights that were best on validation.
+        learner: trained in place; after ``run`` it holds the weights that were best on validation.
         train, validation: examples; validation chooses the checkpoint and nothing else does.
     """
 
@@ -82,20 +82,18 @@ class Trainer:
         self,
         config: RunConfig,
         *,
-        bridge: Bridge,
-        receiver: Receiver,
-        cache: FeatureCache,
+        learner: Learner,
         train: Sequence[Example],
         validation: Sequence[Example],
         folder: Path,
         hooks: Hooks | None = None,
     ) -> None:
         self.config, self.settings = config, config.training
-        self.bridge, self.receiver, self.cache = bridge, receiver, cache
+        self.learner, self.module, self.receiver = learner, learner.module, learner.receiver
         self.train_rows, self.validation_rows = train, validation
         self.folder, self.hooks = folder, hooks or Hooks()
         self.order = RowOrder(len(train), config.seed)
-        self.optimiser = make_optimiser(bridge, self.settings)
+        self.optimiser = make_optimiser(learner.module, self.settings)
         self.step, self.seconds = 0, 0.0
         self.best = Best()
         self.log: list[dict[str, Any]] = []
@@ -120,19 +118,19 @@ class Trainer:
                 self.save()
             if stopping:
                 raise StoppedEarlyError(f"stopped at step {self.step} of {settings.steps}, all saved; go on with --resume")
-        self.bridge.load_state_dict(self.best.weights)
-        self.bridge.eval()
+        self.module.load_state_dict(self.best.weights)
+        self.module.eval()
         return self.best
 
     def train_step(self) -> dict[str, Any]:
-        """One update of the bridge; returns ``{"step"}``, with diagnostics every ``log_every`` steps."""
+        """One update; returns ``{"step"}``, with diagnostics every ``log_every`` steps."""
         settings = self.settings
         rows = [self.train_rows[index] for index in self.order.batch(self.step, settings.batch_size)]
-        self.bridge.train()
-        soft = self.bridge(self.cache.states([row.sender_prompt for row in rows]))
+        self.module.train()
+        soft = self.learner.soft_tokens(rows)
         loss = self._loss(rows, soft)
         objective = loss
-        if settings.diversity_weight:
+        if settings.diversity_weight and soft is not None:
             objective = loss + settings.diversity_weight * diversity_term(soft)
         objective.backward()
         gradient_norm = self.optimiser.step(self.step, clip_norm=settings.clip_norm)
@@ -143,7 +141,7 @@ class Trainer:
                 "stage": "first" if self._in_first_stage(self.step - 1) else "task",
                 "loss": round(loss.item(), 5),
                 "gradient_norm": round(gradient_norm, 5),
-                **self._diagnostics(rows, soft, loss.item()),
+                **(self._diagnostics(rows, soft, loss.item()) if soft is not None and self.learner.sends_messages else {}),
             }
         return entry
 
@@ -151,11 +149,12 @@ class Trainer:
         stage = self.settings.first_stage
         return stage.objective != "none" and step < stage.share * self.settings.steps
 
-    def _loss(self, rows: Sequence[Example], soft: SoftTokens) -> Tensor:
-        if self._in_first_stage(self.step):
+    def _loss(self, rows: Sequence[Example], soft: SoftTokens | None) -> Tensor:
+        if soft is not None and self._in_first_stage(self.step):
             return first_stage_loss(self.receiver, rows, soft, self.settings.first_stage.objective)
         rng = Random(f"options:{self.config.seed}:{self.step}")
-        return task_loss(self.receiver, rows, soft, rng=rng, sampled_options=self.settings.sampled_options)
+        prompts = self.learner.prompts(rows)
+        return task_loss(self.receiver, rows, prompts, soft, rng=rng, sampled_options=self.settings.sampled_options)
 
     @torch.no_grad()
     def _diagnostics(self, rows: Sequence[Example], soft: SoftTokens, loss: float) -> dict[str, float]:
@@ -165,7 +164,7 @@ class Trainer:
         shuffled = self._loss(rows, shifted).item() if len(rows) > 1 else loss
         self.step += 1
         return {
-            "rms_ratio": round(rms_ratio(soft, self.bridge.ends.receiver_rms), 5),
+            "rms_ratio": round(rms_ratio(soft, self.receiver.embedding_rms), 5),
             "shuffled_gap": round(shuffled - loss, 5),
             "effective_rank": round(effective_rank(soft), 3),
         }
@@ -175,22 +174,22 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Mean over tasks of the share of right answers, and the mean loss; keeps the weights if they are the best."""
-        self.bridge.eval()
+        self.module.eval()
         right: dict[str, list[bool]] = {}
         losses = []
         size = max(32, self.settings.batch_size)
         for start in range(0, len(self.validation_rows), size):
             rows = self.validation_rows[start : start + size]
-            soft = self.bridge(self.cache.states([row.sender_prompt for row in rows]))
+            soft, prompts = self.learner.soft_tokens(rows), self.learner.prompts(rows)
             rng = Random(f"validation:{start}")
-            loss = task_loss(self.receiver, rows, soft, rng=rng, sampled_options=self.settings.sampled_options)
+            loss = task_loss(self.receiver, rows, prompts, soft, rng=rng, sampled_options=self.settings.sampled_options)
             losses.append(loss.item() * len(rows))
-            for row, is_right in zip(rows, answered_right(self.receiver, rows, soft), strict=True):
+            for row, is_right in zip(rows, answered_right(self.receiver, rows, prompts, soft), strict=True):
                 right.setdefault(row.task, []).append(is_right)
         score = sum(sum(values) / len(values) for values in right.values()) / len(right)
         loss_mean = sum(losses) / len(self.validation_rows)
         if (score, -loss_mean) > (self.best.score, -self.best.loss):
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.bridge.state_dict().items()}
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.module.state_dict().items()}
             self.best = Best(score, loss_mean, self.step, weights)
         per_task = {f"validation/{task}": round(sum(values) / len(values), 5) for task, values in right.items()}
         return {"validation": round(score, 5), "validation_loss": round(loss_mean, 5)} | (per_task if len(per_task) > 1 else {})
@@ -206,7 +205,7 @@ class Trainer:
                 "identity": self.config.identity,
                 "step": self.step,
                 "seconds": self.seconds,
-                "bridge": dict(self.bridge.state_dict()),
+                "module": dict(self.module.state_dict()),
                 "optimiser": self.optimiser.state_dict(),
                 "best": {"score": self.best.score, "loss": self.best.loss, "step": self.best.step, "weights": self.best.weights},
                 "log": self.log,
@@ -216,16 +215,16 @@ class Trainer:
     def restore(self) -> None:
         """Goes back to the last checkpoint. Raises ``ArtefactError`` where it is missing, cut or corrupt."""
         state = load_checkpoint(self.folder / CHECKPOINT_FILE)
-        self.bridge.load_state_dict(state["bridge"])
+        self.module.load_state_dict(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
         self.best = Best(**state["best"])
 
 
-def make_optimiser(bridge: Bridge, settings: TrainingSettings) -> Optimiser:
-    """The optimiser of a run over the bridge's parameters."""
+def make_optimiser(module: nn.Module, settings: TrainingSettings) -> Optimiser:
+    """The optimiser of a run over the module's parameters."""
     return Optimiser(
-        bridge.named_parameters(),
+        module.named_parameters(),
         name=settings.optimizer,
         lr=settings.lr,
         weight_decay=settings.weight_decay,
@@ -234,21 +233,21 @@ def make_optimiser(bridge: Bridge, settings: TrainingSettings) -> Optimiser:
     )
 
 
-def answered_right(receiver: Receiver, rows: Sequence[Example], soft: SoftTokens) -> list[bool]:
+def answered_right(receiver: Receiver, rows: Sequence[Example], prompts: Sequence[Prompt], soft: SoftTokens | None) -> list[bool]:
     """Whether the best-scored option, or the greedy answer, is the gold one."""
     result = [False] * len(rows)
     with_options = [index for index, row in enumerate(rows) if row.options]
     free = [index for index, row in enumerate(rows) if not row.options]
     if with_options:
-        prompts = [rows[index].receiver_prompt for index in with_options]
-        tries = receiver.tries(prompts, [rows[index].options for index in with_options])
-        scores = receiver.score_options(receiver.prefix(prompts, soft[torch.tensor(with_options)]), tries)
+        asked = [prompts[index] for index in with_options]
+        tries = receiver.tries(asked, [rows[index].options for index in with_options])
+        scores = receiver.score_options(receiver.prefix(asked, rows_of(soft, with_options)), tries)
         for index, score in zip(with_options, scores, strict=True):
             result[index] = int(score.argmax()) == rows[index].label
     if free:
-        prompts = [rows[index].receiver_prompt for index in free]
-        answers = [receiver.answer_ids(prompt, rows[index].answer) for prompt, index in zip(prompts, free, strict=True)]
-        exact = receiver.predicted_exactly(receiver.prefix(prompts, soft[torch.tensor(free)]), answers)
+        asked = [prompts[index] for index in free]
+        answers = [receiver.answer_ids(prompt, rows[index].answer) for prompt, index in zip(asked, free, strict=True)]
+        exact = receiver.predicted_exactly(receiver.prefix(asked, rows_of(soft, free)), answers)
         for index, is_exact in zip(free, exact.tolist(), strict=True):
             result[index] = is_exact
     return result

@@ -40,7 +40,7 @@ def test_lessons_show_training_scenes_only(lesson: str) -> None:
 
 
 def test_lessons_complete_and_copy_training_scenes_only() -> None:
-    records = [*documents("complete"), *documents("names")]
+    records = [*documents("complete"), *documents("names"), *documents("attributes")]
     assert {split_of(reading.scene_key("record2", document[0][0])) for document in records} == {"train"}
     codes = [text for document in documents("copy") if (text := document[0][0]).startswith("The code is")]
     assert len(codes) > 30

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 import pytest
 import torch
 
 from latentwire.data.readers import read_task
-from latentwire.data.task import load_task
+from latentwire.data.task import Example, load_task
 from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.prompts import Prompt
 from latentwire.training import objectives
 
 
 @pytest.fixture(scope="module")
 def receiver() -> Receiver:
     return load_receiver("nano-mistral", device="cpu")
+
+
+def questions(rows: Sequence[Example]) -> list[Prompt]:
+    return [row.receiver_prompt for row in rows]
 
 
 def messages(receiver: Receiver, rows: int, tokens: int = 3) -> SoftTokens:
@@ -24,7 +30,7 @@ def messages(receiver: Receiver, rows: int, tokens: int = 3) -> SoftTokens:
 def test_option_loss_is_the_cross_entropy_of_scores_taken_one_by_one(receiver: Receiver) -> None:
     rows = read_task(load_task("tinyworld_intent"), "train", max_rows=3).examples
     soft = messages(receiver, 3)
-    loss = objectives.task_loss(receiver, rows, soft, rng=Random(0), sampled_options=16)
+    loss = objectives.task_loss(receiver, rows, questions(rows), soft, rng=Random(0), sampled_options=16)
     expected = []
     for index, row in enumerate(rows):
         scores = []
@@ -40,10 +46,11 @@ def test_free_and_optional_answers_mix_in_one_batch(receiver: Receiver) -> None:
     free = read_task(load_task("tinyworld_record1"), "train", max_rows=2).examples
     optional = read_task(load_task("tinyworld_topic"), "train", max_rows=2).examples
     soft = messages(receiver, 4)
-    mixed = objectives.task_loss(receiver, [free[0], optional[0], free[1], optional[1]], soft, rng=Random(0), sampled_options=16)
+    rows = [free[0], optional[0], free[1], optional[1]]
+    mixed = objectives.task_loss(receiver, rows, questions(rows), soft, rng=Random(0), sampled_options=16)
     apart = [
-        objectives.task_loss(receiver, [row], soft[index : index + 1], rng=Random(0), sampled_options=16)
-        for index, row in enumerate([free[0], optional[0], free[1], optional[1]])
+        objectives.task_loss(receiver, [row], questions([row]), soft[index : index + 1], rng=Random(0), sampled_options=16)
+        for index, row in enumerate(rows)
     ]
     torch.testing.assert_close(mixed, torch.stack(apart).mean(), atol=1e-4, rtol=1e-4)
 

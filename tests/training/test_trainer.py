@@ -89,6 +89,7 @@ def test_gradients_reach_only_the_bridge(tmp_path: Path, bridge: dict[str, Any])
     from latentwire.data.readers import read_task
     from latentwire.data.task import load_task
     from latentwire.training.features import FeatureCache
+    from latentwire.training.learners import BridgeLearner
     from latentwire.training.trainer import Trainer
 
     config = small_config(tmp_path, bridge=bridge)
@@ -97,9 +98,8 @@ def test_gradients_reach_only_the_bridge(tmp_path: Path, bridge: dict[str, Any])
     built = new_bridge(config, sender, receiver)
     start = {name: tensor.clone() for name, tensor in built.state_dict().items()}
     rows = read_task(load_task("tinyworld_record1"), "train", max_rows=20).examples
-    trainer = Trainer(
-        config, bridge=built, receiver=receiver, cache=FeatureCache(sender), train=rows, validation=rows[:4], folder=tmp_path
-    )
+    learner = BridgeLearner(built, receiver, FeatureCache(sender))
+    trainer = Trainer(config, learner=learner, train=rows, validation=rows[:4], folder=tmp_path)
     for _ in range(3):
         trainer.train_step()
     after = [parameter for model in (sender.model, receiver.model) for parameter in model.parameters()]

@@ -142,14 +142,18 @@ def sums(rng: Random) -> Document:
     return document
 
 
-def names_only(rng: Random) -> Document:
-    """Two or three records with the questions that ask for a name or are keyed by one."""
-    scene = _train_scene(rng, pick(rng, ("record2", "record3", "record3")))
-    document: Document = [(scene.text, False)]
-    asked = [question for question in scene.questions if question.field in ("who", "item")]
-    for question in rng.sample(asked, len(asked)):
-        _ask(document, question.text, question.answer)
-    return document
+def _about(*fields: str) -> Callable[[Random], Document]:
+    """Two or three records with all questions about some fields and no other."""
+
+    def make(rng: Random) -> Document:
+        scene = _train_scene(rng, pick(rng, ("record2", "record3", "record3")))
+        document: Document = [(scene.text, False)]
+        asked = [question for question in scene.questions if question.field in fields]
+        for question in rng.sample(asked, len(asked)):
+            _ask(document, question.text, question.answer)
+        return document
+
+    return make
 
 
 def _kind(kind: str, max_questions: int = 1) -> Callable[[Random], Document]:
@@ -172,7 +176,8 @@ LESSONS: dict[str, Callable[[Random], Document]] = {
     "code8": _kind("code8"),
     "code24": _kind("code24"),
     "sums": sums,
-    "names": names_only,
+    "names": _about("who", "item"),
+    "attributes": _about("item", "count", "colour"),
 }
 
 

@@ -1,0 +1,36 @@
+"""Ensemble: both models read the text, their beliefs about the options are averaged. Two full reads, no message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from latentwire.data.task import Example
+from latentwire.methods.base import Control, Method, Parts, Prediction
+from latentwire.methods.receiver_text import ReceiverText
+from latentwire.methods.sender_text import SenderText
+
+
+class Ensemble(Method):
+    """Sender and receiver both read the text; their probabilities of the options are averaged."""
+
+    name = "ensemble"
+    sender_sees = "context + question"
+    receiver_sees = "context + question"
+    writes = True
+    needs_options = True
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self.readers = (SenderText(parts), ReceiverText(parts))
+
+    def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
+        import torch
+
+        both = [reader.predict(examples, max_new_tokens=max_new_tokens) for reader in self.readers]
+        result = []
+        for example, *pair in zip(examples, *both, strict=True):
+            beliefs = torch.stack([torch.tensor(prediction.scores).softmax(-1) for prediction in pair]).mean(dim=0)
+            option = int(beliefs.argmax())
+            size = len(example.options) * 4  # the sender's beliefs, as float32
+            result.append(Prediction(example.options[option], option, tuple(beliefs.log().tolist()), 0, size))
+        return result

@@ -1,0 +1,104 @@
+"""Linear probe: logistic regression on the sender's hidden states. What is linearly there, a bridge should pass on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from latentwire.data.task import Example
+from latentwire.errors import UsageError
+from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Prediction
+from latentwire.models.sender import Sender
+from latentwire.models.tokens import encode_contexts, pad_right
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+POOLINGS = ("mean", "last")
+#: inverse strengths of the L2 penalty that validation chooses from
+STRENGTHS = (0.003, 0.03, 0.3, 3.0)
+#: rows on which layer and pooling are compared before the penalty is chosen on all rows
+SELECTION_ROWS = 2_000
+
+
+@torch.no_grad()
+def pooled_states(sender: Sender, contexts: Sequence[str], *, batch_size: int = 64) -> Float[np.ndarray, "B L poolings D_s"]:
+    """Mean and last hidden state of every layer (0 = embeddings; the last one after the final norm), begin-of-text left out."""
+    writer = sender.writer
+    if writer is None:
+        raise ValueError("pooled_states needs a sender loaded with load_sender(…, full=True)")
+    encoded, skip = encode_contexts(sender.tokenizer, contexts, sender.max_tokens, sender.source.name)
+    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
+    result: list[Any] = [None] * len(encoded)
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        ids, mask = pad_right([encoded[index] for index in part], sender.tokenizer.pad_token_id or 0, sender.device)
+        output = writer.model.get_decoder()(input_ids=ids, attention_mask=mask.long(), use_cache=False, output_hidden_states=True)
+        states = torch.stack(output.hidden_states, dim=1)[:, :, skip:].float()
+        real = mask[:, skip:]
+        weights = real[:, None, :, None].float()
+        mean = (states * weights).sum(2) / weights.sum(2)
+        last = states[torch.arange(len(part)), :, real.sum(1) - 1]
+        both = torch.stack([mean, last], dim=2).cpu().numpy()
+        for index, row in zip(part, both, strict=True):
+            result[index] = row
+    return np.stack(result)
+
+
+class LinearProbe(Method):
+    """Logistic regression on the sender's states; layer, pooling and penalty chosen on validation. No receiver."""
+
+    name = "linear_probe"
+    sender_sees = AS_THE_TASK_SAYS
+    receiver_sees = "nothing"
+    fits = True
+    writes = True
+    needs_options = True
+
+    def fit(self, data: FitData) -> dict[str, Any]:
+        if not all(row.label is not None for row in (*data.train, *data.validation)):
+            raise UsageError(f"linear_probe needs a label in every row of {data.task.name!r}")
+        train = pooled_states(self.parts.sender, [row.sender_prompt for row in data.train])
+        validation = pooled_states(self.parts.sender, [row.sender_prompt for row in data.validation])
+        labels = np.array([row.label for row in data.train])
+        wanted = np.array([row.label for row in data.validation])
+
+        def score(layer: int, pooling: int, strength: float, rows: int) -> tuple[float, Pipeline]:
+            probe = _regression(strength).fit(train[:rows, layer, pooling], labels[:rows])
+            return float((probe.predict(validation[:, layer, pooling]) == wanted).mean()), probe
+
+        places = [(layer, pooling) for layer in range(train.shape[1]) for pooling in range(len(POOLINGS))]
+        first = {place: score(*place, 0.3, SELECTION_ROWS)[0] for place in places}
+        best_places = sorted(places, key=lambda place: -first[place])[:2]
+        tried = {(place, strength): score(*place, strength, len(labels)) for place in best_places for strength in STRENGTHS}
+        (self.place, strength), (accuracy, self.probe) = max(tried.items(), key=lambda item: item[1][0])
+        layer, pooling = self.place
+        return {"layer": layer, "pooling": POOLINGS[pooling], "C": strength, "validation": round(accuracy, 5)}
+
+    def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
+        layer, pooling = self.place
+        states = pooled_states(self.parts.sender, [example.sender_prompt for example in examples])[:, layer, pooling]
+        log_probs = self.probe.predict_log_proba(states)
+        result = []
+        for example, row in zip(examples, log_probs, strict=True):
+            scores = np.full(len(example.options), -1e9)  # labels that no train row has cannot be predicted
+            known = [(label, value) for label, value in zip(self.probe.classes_, row, strict=True) if label < len(scores)]
+            for label, value in known:
+                scores[label] = max(value, -1e9)
+            option = int(scores.argmax())
+            result.append(Prediction(example.options[option], option, tuple(scores.tolist()), 0, 1))
+        return result
+
+
+def _regression(strength: float) -> Pipeline:
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError:
+        raise UsageError("method 'linear_probe' needs scikit-learn; install it with pip install 'latentwire[baselines]'") from None
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))

@@ -1,0 +1,36 @@
+"""Ridge: a bridge in closed form, without a step of training: sender states to the receiver's embeddings of the same text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from latentwire.data.task import Example
+from latentwire.errors import UsageError
+from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Prediction
+from latentwire.methods.bridge import send_and_answer
+from latentwire.training.ridge import fit_ridge
+
+
+class Ridge(Method):
+    """Training-free bridge: ridge regression from sender states to the receiver's own embeddings of the same words."""
+
+    name = "ridge"
+    sender_sees = AS_THE_TASK_SAYS
+    controls = ("zero", "shuffled", "noise")
+    fits = True
+
+    def fit(self, data: FitData) -> dict[str, Any]:
+        texts = [[row.sender_prompt for row in rows] for rows in (data.train, data.validation)]
+        self.bridge, info = fit_ridge(self.parts.sender, self.parts.receiver, train=texts[0], validation=texts[1])
+        return info
+
+    @torch.no_grad()
+    def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
+        if not hasattr(self, "bridge"):
+            raise UsageError(
+                "method 'ridge' is fitted by `latentwire compare` or telepathy/run_baselines.py, not loaded from a run"
+            )
+        return send_and_answer(self.parts.sender, self.bridge, self, examples, max_new_tokens=max_new_tokens, control=control)

@@ -1,0 +1,31 @@
+"""Self-bridge: the receiver as its own sender. What it gains over the receiver alone needs no second model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latentwire.methods.base import FitData, Parts
+from latentwire.methods.bridge import BridgeMethod
+from latentwire.models.sender import load_sender
+
+
+class SelfBridge(BridgeMethod):
+    """The same bridge with the receiver as its own sender: what is left to a second model?"""
+
+    name = "self_bridge"
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self.bridge = None  # a bridge from the other sender cannot read this one
+
+    def fit(self, data: FitData) -> dict[str, Any]:
+        """Reads the receiver at half of its depth, or at the config's layer where the receiver has it."""
+        own = data.config.receiver
+        depth: int = self.parts.receiver.source.config.num_hidden_layers
+        layer = data.config.sender.layer
+        layer = layer if layer is not None and layer <= depth else None
+        self.sender = load_sender(own.model, layer=layer, revision=own.revision, device=data.device, dtype=own.dtype)
+        settings = data.config.sender.model_copy(update={"model": own.model, "revision": own.revision, "layer": layer})
+        from dataclasses import replace
+
+        return super().fit(replace(data, config=data.config.model_copy(update={"sender": settings})))

@@ -1,0 +1,81 @@
+"""A linear bridge in closed form: ridge regression from sender states to the receiver's embeddings of the same characters.
+
+Both tokenizers cut the same text; each sender token is to become the mean of the receiver's embeddings that share characters
+with it, weighted by how many. The penalty is chosen on validation texts. Shapes: N tokens, D_s / D_r widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latentwire.bridges.base import Bridge, BridgeEnds
+from latentwire.bridges.linear import LinearBridge, LinearConfig
+from latentwire.models.receiver import Receiver
+from latentwire.models.sender import Sender
+
+#: penalties relative to the mean variance of the states, chosen from on validation
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+MOST_TEXTS = 2_000
+
+
+def fit_ridge(
+    sender: Sender, receiver: Receiver, *, train: Sequence[str], validation: Sequence[str]
+) -> tuple[Bridge, dict[str, Any]]:
+    """The bridge with the lowest validation error, and ``{"penalty", "validation_r2", "tokens"}``."""
+    ends = BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)
+    bridge = LinearBridge(LinearConfig(), ends).eval()
+    states, wanted = aligned(sender, receiver, bridge, train[:MOST_TEXTS])
+    held_states, held_wanted = aligned(sender, receiver, bridge, validation[:MOST_TEXTS])
+    mean, target_mean = states.mean(0), wanted.mean(0)
+    centred = states - mean
+    gram, cross = centred.T @ centred, centred.T @ (wanted - target_mean)
+    scale = gram.diagonal().mean()
+    total = (held_wanted - target_mean).pow(2).sum()
+    found: dict[float, tuple[float, Tensor]] = {}
+    for penalty in PENALTIES:
+        weight = torch.linalg.solve(gram + penalty * scale * torch.eye(len(gram), dtype=gram.dtype), cross)
+        left = (held_wanted - target_mean - (held_states - mean) @ weight).pow(2).sum()
+        found[penalty] = (float(1 - left / total), weight)
+    best = max(found, key=lambda penalty: found[penalty][0])
+    r2, weight = found[best]
+    with torch.no_grad():
+        bridge.project.weight.copy_(weight.T)
+        bridge.project.bias.copy_(target_mean - mean @ weight)
+    info = {"penalty": best, "validation_r2": round(r2, 5), "tokens": len(states)}
+    return bridge.to(receiver.device), info
+
+
+@torch.no_grad()
+def aligned(
+    sender: Sender, receiver: Receiver, bridge: LinearBridge, texts: Sequence[str], *, batch_size: int = 64
+) -> tuple[Float[Tensor, "N D_s"], Float[Tensor, "N D_r"]]:
+    """Normalised states of all sender tokens that share characters with a receiver token, and what they should become."""
+    table = receiver.embed.weight.detach().double().cpu()
+    sources, targets = [], []
+    for start in range(0, len(texts), batch_size):
+        part = list(texts[start : start + batch_size])
+        read = sender.read(part)
+        normal = bridge.norm_in.to(read.states.device)(read.states.float()).double().cpu()
+        theirs = sender.tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        mine = receiver.tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)
+        for row in range(len(part)):
+            shares = overlap(theirs[row], mine["offset_mapping"][row])
+            known = shares.sum(1) > 0
+            weights = shares[known] / shares[known].sum(1, keepdim=True)
+            sources.append(normal[row][: len(shares)][known])
+            targets.append(weights @ table[torch.tensor(mine["input_ids"][row])])
+    bridge.norm_in.to("cpu")
+    return torch.cat(sources), torch.cat(targets)
+
+
+def overlap(ours: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> Float[Tensor, "ours others"]:
+    """Number of characters that each of our spans shares with each of the others."""
+    first, second = (torch.tensor(list(spans), dtype=torch.double).reshape(-1, 2) for spans in (ours, others))
+    begin = torch.maximum(first[:, None, 0], second[None, :, 0])
+    end = torch.minimum(first[:, None, 1], second[None, :, 1])
+    return (end - begin).clamp(min=0)
