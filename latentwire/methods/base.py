@@ -47,6 +47,10 @@ class Method(ABC):
     name: ClassVar[str]
     sender_sees: ClassVar[str]
     receiver_sees: ClassVar[str]
+    #: it has trained parts, so another seed gives another result; all others run once whatever the number of seeds
+    seeded: ClassVar[bool] = False
+    #: nothing of a row arrives but its question, so one answer to all rows is no fault
+    blind: ClassVar[bool] = False
     #: controls of ``latentwire.evaluation.controls`` that make sense for this method
     controls: ClassVar[tuple[str, ...]] = ()
 

@@ -17,6 +17,7 @@ class BridgeMethod(Method):
     name = "bridge"
     sender_sees = "context"
     receiver_sees = "question"
+    seeded = True
     controls = ("zero", "shuffled", "noise")
 
     def __init__(self, parts: Parts) -> None:

@@ -14,6 +14,7 @@ class ReceiverOnly(Method):
     name = "receiver_only"
     sender_sees = "nothing"
     receiver_sees = "question"
+    blind = True
 
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
         receiver = self.parts.receiver
