@@ -81,7 +81,8 @@ def mean_interval(values: Sequence[float], seed: int = 0) -> Estimate:
     data = np.asarray(values, dtype=np.float64)
     if data.size == 0 or not np.isfinite(data).all():
         raise ValueError(f"no mean of {data.size} values" if data.size == 0 else "values must be finite")
-    distinct, counts = np.unique(data, return_counts=True)
+    # rounded, so that equal differences of thirds count as equal
+    distinct, counts = np.unique(data.round(12), return_counts=True)
     if len(distinct) == 1:
         return Estimate(float(distinct[0]), float(distinct[0]), float(distinct[0]), "constant")
     mean = float(data.mean())
