@@ -45,6 +45,12 @@ class ArtefactError(LatentWireError):
     """A checkpoint, cache or result file that is cut, corrupt or missing."""
 
 
+class CheckFailedError(LatentWireError):
+    """The work was done, but a check found that its result cannot be believed."""
+
+    exit_code = 3
+
+
 class StoppedEarlyError(LatentWireError):
     """Work that stopped before its end and can be resumed."""
 

@@ -28,7 +28,7 @@ def parse() -> argparse.Namespace:
 def main(flags: argparse.Namespace) -> None:
     """The evaluation."""
     from latentwire.cli.console import emit_json
-    from latentwire.cli.evaluate import evaluate_with_progress, print_results
+    from latentwire.cli.evaluate import check_results, evaluate_with_progress, print_results
     from latentwire.evaluation.run import EvaluationRequest
 
     checkpoint = Path(flags.checkpoint)
@@ -50,6 +50,7 @@ def main(flags: argparse.Namespace) -> None:
         emit_json(results)
     else:
         print_results(results)
+    check_results(results)
 
 
 if __name__ == "__main__":

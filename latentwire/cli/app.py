@@ -1,6 +1,6 @@
 """``latentwire``: the commands, and how their errors become one line and an exit code.
 
-Exit codes: 0 ok, 1 failed, 2 usage, 75 stopped early and can be resumed, 130 interrupted.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 a check failed, 75 stopped early and can be resumed, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ VALIDATION_ROWS = 200
 def demo(config: str = CONFIG, rows: int = ROWS) -> None:
     """Train one bridge for many tasks on the embedded pair, evaluate it with its controls, show tables and a figure."""
     from latentwire.config import load_config
+    from latentwire.evaluation.results import problems_of
     from latentwire.report.demo_figure import draw_demo
     from latentwire.report.tables import demo_cost_table, demo_score_table, print_tables
 
@@ -35,6 +36,8 @@ def demo(config: str = CONFIG, rows: int = ROWS) -> None:
     figure = run.folder / "demo.png"
     draw_demo(results, figure)
     print_tables([demo_score_table(results), demo_cost_table(results)])
+    for problem in problems_of(results["rows"]):
+        say(f"prediction check: {problem}")
     sender, receiver = (results["run"]["models"][end]["name"] for end in ("sender", "receiver"))
     print(
         f"\n{sender} read each text, {receiver} saw only the question and the message. Controls (zero, shuffled, noise) destroy the"

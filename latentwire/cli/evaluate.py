@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from latentwire.cli.console import emit_json, progress, say
+from latentwire.errors import CheckFailedError
 
 if TYPE_CHECKING:
     from latentwire.evaluation.results import Results
@@ -35,7 +36,7 @@ def evaluate(
     device: str | None = DEVICE,
     as_json: bool = JSON,
 ) -> None:
-    """Evaluate a trained bridge with baselines and controls; writes results.json."""
+    """Evaluate a trained bridge with baselines and controls; writes results.json and every prediction."""
     from latentwire.evaluation.run import EvaluationRequest
 
     results = evaluate_with_progress(
@@ -45,6 +46,17 @@ def evaluate(
         emit_json(results)
     else:
         print_results(results)
+    check_results(results)
+
+
+def check_results(results: Results) -> None:
+    """Says what the prediction check found. Raises ``CheckFailedError`` where it found anything."""
+    from latentwire.evaluation.results import problems_of
+
+    problems = problems_of(results["rows"])
+    if problems:
+        rest = f"; and {len(problems) - 1} more in `problems` of the result rows" if len(problems) > 1 else ""
+        raise CheckFailedError(f"the run is invalid, the prediction check found: {problems[0]}{rest}")
 
 
 def evaluate_with_progress(request: EvaluationRequest) -> Results:

@@ -1,19 +1,26 @@
-"""The evaluator: every method and control over the same rows, scored by the same metric."""
+"""The evaluator: every method and control over the same rows, scored by the same metrics.
+
+Predictions come first and are kept; every number in a result is computed from them (``latentwire.evaluation.rows``).
+"""
 
 from __future__ import annotations
 
 import json
 import statistics
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
 
 from latentwire.data.task import Example, Task
+from latentwire.errors import DataError
+from latentwire.evaluation.checks import check_predictions
 from latentwire.evaluation.controls import build_control
 from latentwire.evaluation.metrics import METRICS
+from latentwire.evaluation.predictions import SCHEMA_VERSION, PredictionHeader, PredictionRecord, Predictions
 from latentwire.evaluation.results import ResultRow
-from latentwire.evaluation.statistics import wilson_interval
+from latentwire.evaluation.rows import chance_level, result_rows
 from latentwire.files import digest
 from latentwire.methods.base import Method, Prediction
 
@@ -30,16 +37,26 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Predictions of one method on one task, each with its verdict."""
+class Origin:
+    """What a prediction file says about the rows and the method besides the answers themselves.
 
-    method: Method
-    control: str | None
-    predictions: list[Prediction]
-    right: list[bool]
+    ``seed`` is kept for methods with trained parts only. ``identity``: what a resume compares. ``fit``: what training chose and
+    cost.
+    """
+
+    split: str
+    seed: int | None = None
+    data_revision: str = ""
+    partial: bool = False
+    identity: str = ""
+    fit: Mapping[str, Any] = field(default_factory=dict)
 
 
 Advance = Callable[[str, int], None]
+
+
+def _silent(what: str, rows: int) -> None:
+    pass
 
 
 def evaluate_task(
@@ -50,35 +67,140 @@ def evaluate_task(
     settings: EvaluationSettings,
     split: str,
     seed: int | None,
-    advance: Advance = lambda what, rows: None,
+    advance: Advance = _silent,
 ) -> list[ResultRow]:
-    """Result rows for every method, control and subset. ``advance`` hears the method's label and the rows done."""
-    latencies = _latencies(task, examples, methods, settings) if settings.latency_rows else {}
-    rows: list[ResultRow] = []
+    """Result rows for every method, control, metric and subset. ``advance`` hears the method's label and the rows done."""
+    answered = answer_task(task, examples, methods, settings=settings, origin=Origin(split, seed), advance=advance)
+    return [row for predictions in answered for row in result_rows(*predictions)]
+
+
+def answer_task(
+    task: Task,
+    examples: Sequence[Example],
+    methods: Sequence[Method],
+    *,
+    settings: EvaluationSettings,
+    origin: Origin,
+    advance: Advance = _silent,
+) -> Iterator[Predictions]:
+    """The predictions of every method and control, one after the other, so that each can be kept as soon as it is there."""
+    latencies = measure_latencies(task, examples, methods, settings) if settings.latency_rows else {}
     for method in methods:
-        controls = [None, *(method.controls if settings.with_controls else ())]
-        for control in controls:
-            scored = _score(task, examples, method, control, settings, advance)
+        for control in (None, *(method.controls if settings.with_controls else ())):
+            records = predict_all(task, examples, method, control, settings, advance=advance)
             latency = latencies.get(method.label) if control is None else None
-            rows += _result_rows(task, examples, scored, split=split, seed=seed, latency_ms=latency)
-    return rows
+            yield describe(task, examples, records, method, control, origin=origin, latency_ms=latency)
 
 
-def _score(
-    task: Task, examples: Sequence[Example], method: Method, control: str | None, settings: EvaluationSettings, advance: Advance
-) -> Scored:
+def predict_all(
+    task: Task,
+    examples: Sequence[Example],
+    method: Method,
+    control: str | None,
+    settings: EvaluationSettings,
+    *,
+    advance: Advance = _silent,
+) -> list[PredictionRecord]:
+    """One record per example, in their order.
+
+    Raises:
+        DataError: there is no example, or two have the same id: methods are compared row by row, so ids must tell rows apart.
+    """
+    _check_ids(task, examples)
     applied = build_control(control, examples, settings.control_seed) if control else None
-    is_right = METRICS[task.config.metric]
     predictions: list[Prediction] = []
     for start in range(0, len(examples), settings.batch_size):
         batch = examples[start : start + settings.batch_size]
         predictions += method.predict(batch, max_new_tokens=task.config.max_new_tokens, control=applied)
         advance(f"{task.name} {method.label}{f' ({control})' if control else ''}", len(batch))
-    right = [is_right(prediction, example) for prediction, example in zip(predictions, examples, strict=True)]
-    return Scored(method, control, predictions, right)
+    metrics = metrics_of(task)
+    return [_record(prediction, example, metrics) for prediction, example in zip(predictions, examples, strict=True)]
 
 
-def _latencies(
+def _check_ids(task: Task, examples: Sequence[Example]) -> None:
+    if not examples:
+        raise DataError(f"task {task.name!r} has no rows to evaluate; check --split and --max_samples")
+    seen: set[str] = set()
+    for example in examples:
+        if example.id in seen:
+            raise DataError(f"task {task.name!r}: two rows have the id {example.id!r}; give each its own, or remove the field 'id'")
+        seen.add(example.id)
+
+
+def metrics_of(task: Task) -> tuple[str, ...]:
+    """Names of the task's metrics, the headline first."""
+    several = getattr(task.config, "metrics", None)
+    return tuple(several) if several else (task.config.metric,)
+
+
+def _record(prediction: Prediction, example: Example, metrics: Sequence[str]) -> PredictionRecord:
+    scores = None
+    if prediction.scores is not None:
+        scores = [score if isfinite(score) else None for score in prediction.scores]
+    return PredictionRecord(
+        id=example.id,
+        prompt_hash=row_hash(example),
+        scores=scores,
+        prediction=prediction.text,
+        option=prediction.option,
+        target=example.answer,
+        label=example.label,
+        values={name: float(METRICS[name](prediction, example)) for name in metrics},
+        chance=1 / len(example.options) if example.options else (example.chance or 0.0),
+        field=example.field,
+        held_out=example.held_out,
+        message_tokens=prediction.message_tokens,
+        message_bytes=prediction.message_bytes,
+    )
+
+
+def describe(
+    task: Task,
+    examples: Sequence[Example],
+    records: list[PredictionRecord],
+    method: Method,
+    control: str | None,
+    *,
+    origin: Origin,
+    latency_ms: float | None = None,
+) -> Predictions:
+    """The records with their header, checked."""
+    sender_sees, receiver_sees = who_sees(method, examples)
+    header = PredictionHeader(
+        schema_version=SCHEMA_VERSION,
+        task=task.name,
+        split=origin.split,
+        method=method.label,
+        control=control,
+        seed=origin.seed if method.seeded else None,
+        sender_sees="another row's context" if control == "shuffled" else sender_sees,
+        receiver_sees=receiver_sees,
+        metrics=list(metrics_of(task)),
+        n=len(records),
+        chance=chance_level(records),
+        latency_ms_p50=latency_ms,
+        data_revision=origin.data_revision,
+        partial=origin.partial,
+        fit=dict(origin.fit),
+        identity=origin.identity,
+        problems=[],
+        records_sha256="",
+    )
+    header["problems"] = check_predictions(header, records, blind=method.blind)
+    return Predictions(header, records)
+
+
+def who_sees(method: Method, examples: Sequence[Example]) -> tuple[str, str]:
+    """(sender sees, receiver sees); where a method says ``task``, what the task's rows say."""
+    sender, receiver = method.sender_sees, method.receiver_sees
+    if sender == "task":
+        sender = getattr(examples[0], "sender_sees", sender)
+    if receiver == "task":
+        receiver = getattr(examples[0], "receiver_sees", receiver)
+    return sender, receiver
+
+
+def measure_latencies(
     task: Task, examples: Sequence[Example], methods: Sequence[Method], settings: EvaluationSettings
 ) -> dict[str, float]:
     """Median milliseconds from text to answer at batch size 1, the methods taking turns row by row."""
@@ -105,57 +227,16 @@ def _synchronise(method: Method) -> None:
         torch.mps.synchronize()
 
 
-def _result_rows(
-    task: Task, examples: Sequence[Example], scored: Scored, *, split: str, seed: int | None, latency_ms: float | None
-) -> list[ResultRow]:
-    subsets: dict[str, list[int]] = {"all": list(range(len(examples)))}
-    fields = sorted({example.field for example in examples})
-    if len(fields) > 1:
-        for field in fields:
-            subsets[field] = [index for index, example in enumerate(examples) if example.field == field]
-    held_out = [index for index, example in enumerate(examples) if example.held_out]
-    if held_out:
-        subsets["held_out"] = held_out
-    method = scored.method
-    trained = method.parts.bridge is not None and method.name == "bridge"
-    rows = []
-    for subset, indexes in subsets.items():
-        right = sum(scored.right[index] for index in indexes)
-        low, high = wilson_interval(right, len(indexes))
-        rows.append(
-            ResultRow(
-                task=task.name,
-                split=split,
-                subset=subset,
-                method=method.label,
-                control=scored.control,
-                sender_sees="another row's context" if scored.control == "shuffled" else method.sender_sees,
-                receiver_sees=method.receiver_sees,
-                seed=seed if trained else None,
-                metric=task.config.metric,
-                value=right / len(indexes),
-                ci_low=low,
-                ci_high=high,
-                n=len(indexes),
-                chance=chance_level([examples[index] for index in indexes]),
-                message_tokens=statistics.fmean(scored.predictions[index].message_tokens for index in indexes),
-                message_bytes=statistics.fmean(scored.predictions[index].message_bytes for index in indexes),
-                latency_ms_p50=latency_ms if subset == "all" else None,
-            )
-        )
-    return rows
-
-
-def chance_level(examples: Sequence[Example]) -> float:
-    """The better of a blind guess and always giving the commonest answer."""
-    majority = max(Counter(example.answer for example in examples).values()) / len(examples)
-    blind = [1 / len(example.options) if example.options else (example.chance or 0.0) for example in examples]
-    return max(majority, statistics.fmean(blind))
+def row_hash(example: Example) -> str:
+    """Changes when any prompt, option or the answer of the row does."""
+    return digest(json.dumps(_content(example), ensure_ascii=False))[:16]
 
 
 def prompt_hash(examples: Sequence[Example]) -> str:
     """Changes when any prompt, option or answer of the evaluation does."""
-    content = [
-        [row.id, row.sender_prompt, *row.receiver_prompt, *row.receiver_prompt_aware, *row.options, row.answer] for row in examples
-    ]
-    return digest(json.dumps(content, ensure_ascii=False))[:16]
+    return digest(json.dumps([_content(example) for example in examples], ensure_ascii=False))[:16]
+
+
+def _content(example: Example) -> list[str]:
+    prompts = [example.sender_prompt, *example.receiver_prompt, *example.receiver_prompt_aware]
+    return [example.id, *prompts, *example.options, example.answer]

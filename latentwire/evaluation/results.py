@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from latentwire.errors import ArtefactError
 from latentwire.files import read_json, write_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class ResultRow(TypedDict):
@@ -27,10 +28,12 @@ class ResultRow(TypedDict):
     #: seed of the trained part; None for methods that train nothing
     seed: int | None
     metric: str
-    #: 0-1, with its 95 % Wilson interval
+    #: 0-1, with its 95 % interval
     value: float
     ci_low: float
     ci_high: float
+    #: how the interval was found: ``wilson`` for right or wrong, ``bca`` or ``percentile`` (bootstrap) for scores in between
+    interval: str
     n: int
     #: max(1 / options, majority rate), or a blind guess among the values the answer could have had
     chance: float
@@ -39,11 +42,15 @@ class ResultRow(TypedDict):
     message_bytes: float
     #: text in to answer out at batch size 1; None for controls and subsets
     latency_ms_p50: float | None
+    #: one line for each thing the prediction check found; always empty for controls
+    problems: list[str]
 
 
 class RunInfo(TypedDict):
     """What produced the rows."""
 
+    #: ``invalid`` where the prediction check flagged a method
+    state: Literal["completed", "invalid"]
     config: dict[str, Any]
     seeds: list[int]
     git: dict[str, Any]
@@ -65,6 +72,16 @@ class Results(TypedDict):
     rows: list[ResultRow]
 
 
+def state_of(rows: Sequence[ResultRow]) -> Literal["completed", "invalid"]:
+    """Whether a run with these rows may be believed."""
+    return "invalid" if problems_of(rows) else "completed"
+
+
+def problems_of(rows: Sequence[ResultRow]) -> list[str]:
+    """What the prediction check found, each once."""
+    return list(dict.fromkeys(problem for row in rows for problem in row["problems"]))
+
+
 def write_results(path: Path, run: RunInfo, rows: list[ResultRow]) -> Results:
     """Writes the file whole or not at all and returns its content."""
     results = Results(schema_version=SCHEMA_VERSION, run=run, rows=rows)
@@ -76,5 +93,7 @@ def read_results(path: Path) -> Results:
     """Raises ``ArtefactError`` where the file is missing, cut or of another schema."""
     content = read_json(path, what="result file")
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-        raise ArtefactError(f"result file {str(path)!r} is not of schema {SCHEMA_VERSION}; run `latentwire eval` again")
+        raise ArtefactError(
+            f"result file {str(path)!r} is not of schema {SCHEMA_VERSION}; delete it and run `latentwire eval` again"
+        )
     return content  # type: ignore[return-value]

@@ -11,9 +11,11 @@ from latentwire.config import RunConfig, build_config
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, Task, load_task
 from latentwire.errors import ArtefactError
-from latentwire.evaluation.evaluator import Advance, EvaluationSettings, evaluate_task, prompt_hash
-from latentwire.evaluation.results import ResultRow, Results, RunInfo, write_results
-from latentwire.files import file_digest, read_json
+from latentwire.evaluation.evaluator import Advance, EvaluationSettings, Origin, answer_task, prompt_hash
+from latentwire.evaluation.predictions import write_predictions
+from latentwire.evaluation.results import ResultRow, Results, RunInfo, state_of, write_results
+from latentwire.evaluation.rows import result_rows
+from latentwire.files import digest, file_digest, read_json
 from latentwire.methods import METHODS, build_method
 from latentwire.methods.base import Parts
 from latentwire.models.device import hardware_summary
@@ -47,7 +49,7 @@ class EvaluationRequest:
     """What to evaluate. ``tasks`` and ``methods``: None takes those of the run, and all.
 
     ``sender`` and ``receiver`` may name the run's models at another place; other models are refused. ``out`` is where the
-    result file goes (default: into the run folder).
+    result file goes (default: into the run folder); the predictions go beside it.
     """
 
     run_folder: Path
@@ -68,7 +70,7 @@ class EvaluationRequest:
 
 
 def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, rows: None) -> Results:
-    """Evaluates the bridge of a run with the baselines and controls, and writes the result file."""
+    """Evaluates the bridge of a run with the baselines and controls; writes every prediction and the result file."""
     config = saved_config(request.run_folder)
     for end, name in (("sender", request.sender), ("receiver", request.receiver)):
         if name is not None:
@@ -86,12 +88,21 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
         partial += [] if read.complete else [task.name]
     parts = load_parts(config, bridge, device=request.device, writer="text_relay" in chosen)
     built = [build_method(name, parts) for name in chosen]
+    weights = file_digest(request.run_folder / ARTEFACT_FOLDER / WEIGHTS_FILE)
     rows: list[ResultRow] = []
     for task, examples in rows_of:
-        rows += evaluate_task(
-            task, examples, built, settings=request.settings, split=request.split, seed=config.seed, advance=advance
+        origin = Origin(
+            request.split,
+            config.seed,
+            data_revision=revisions[task.name],
+            partial=task.name in partial,
+            identity=digest(weights, hashes[task.name])[:16],
         )
+        for predictions in answer_task(task, examples, built, settings=request.settings, origin=origin, advance=advance):
+            write_predictions(request.result_path.parent, *predictions)
+            rows += result_rows(*predictions)
     info = RunInfo(
+        state=state_of(rows),
         config=config.model_dump(mode="json"),
         seeds=[config.seed],
         git=git_state(),
@@ -99,10 +110,7 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
         models={
             "sender": identity_of(parts.sender.source).model_dump() | {"layer": parts.sender.layer},
             "receiver": identity_of(parts.receiver.source).model_dump(),
-            "bridge": {
-                "params": bridge.num_params,
-                "weights_sha256": file_digest(request.run_folder / ARTEFACT_FOLDER / WEIGHTS_FILE),
-            },
+            "bridge": {"params": bridge.num_params, "weights_sha256": weights},
         },
         hardware=hardware_summary(parts.receiver.device),
         data_revisions=revisions,

@@ -112,6 +112,7 @@ class Method(ABC):
         fits: it learns from train rows. seeded: the seed changes the result; others run once whatever the number of seeds.
         writes: the sender must be able to write text, so the whole model is loaded.
         needs_options: only for tasks that have options.
+        blind: nothing of a row arrives but its question, so one answer to all rows is no fault.
     """
 
     name: ClassVar[str]
@@ -122,6 +123,7 @@ class Method(ABC):
     seeded: ClassVar[bool] = False
     writes: ClassVar[bool] = False
     needs_options: ClassVar[bool] = False
+    blind: ClassVar[bool] = False
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts

@@ -12,3 +12,4 @@ class Prior(PromptTuning):
     name = "prior"
     receiver_sees = AS_THE_TASK_SAYS
     aware = False
+    blind = True

@@ -12,6 +12,7 @@ class ReceiverOnly(Method):
     """The receiver answers without any message."""
 
     name = "receiver_only"
+    blind = True
 
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
         reader = self.parts.receiver

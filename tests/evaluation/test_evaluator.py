@@ -11,7 +11,7 @@ from latentwire.bridges.base import Bridge
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
 from latentwire.errors import ArtefactError, MismatchError, UnknownNameError
-from latentwire.evaluation.evaluator import EvaluationSettings, chance_level, evaluate_task
+from latentwire.evaluation.evaluator import EvaluationSettings, evaluate_task
 from latentwire.evaluation.metrics import METRICS
 from latentwire.evaluation.results import read_results
 from latentwire.evaluation.run import EvaluationRequest, evaluate_run, load_parts
@@ -120,12 +120,6 @@ def test_results_do_not_depend_on_the_batch_size(parts: Parts) -> None:
     assert values[0] == values[1]
 
 
-def test_chance_is_the_better_of_guessing_and_the_majority() -> None:
-    examples = read_task(load_task("tinyworld_topic"), "test", max_rows=40).examples
-    assert chance_level(examples) >= 0.25
-    assert chance_level([example for example in examples if example.answer == "world"]) == 1.0
-
-
 def test_a_worked_line_may_differ_but_the_final_answer_counts() -> None:
     example = read_task(load_task("tinyworld_math1"), "test", max_rows=1).examples[0]
     number = example.answer.rpartition(" ")[2]
@@ -154,6 +148,6 @@ def test_an_unknown_method_suggests_the_nearest(parts: Parts) -> None:
 
 
 def test_a_cut_result_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text('{"schema_version": 1, "ro')
+    (tmp_path / "results.json").write_text('{"schema_version": 2, "ro')
     with pytest.raises(ArtefactError, match=r"results.json.*cut or corrupt"):
         read_results(tmp_path / "results.json")

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from latentwire.evaluation.rows import chance_level, result_rows
+from latentwire.evaluation.statistics import wilson_interval
+from tests.evaluation.making import answered, free, header, record
+
+
+def test_every_metric_and_subset_has_its_row() -> None:
+    records = [
+        free(index, "a", "a", field=("who", "where")[index % 2], held_out=index < 3, values={}) | {"values": values}
+        for index, values in enumerate([{"exact_match": 1.0, "f1": 1.0}, {"exact_match": 0.0, "f1": 0.4}] * 5)
+    ]
+    rows = {(row["metric"], row["subset"]): row for row in result_rows(header(records), records)}  # type: ignore[arg-type]
+    assert {subset for _, subset in rows} == {"all", "who", "where", "held_out"}
+    assert rows["exact_match", "all"]["value"] == 0.5
+    assert (rows["exact_match", "all"]["ci_low"], rows["exact_match", "all"]["ci_high"]) == wilson_interval(5, 10)
+    assert rows["f1", "all"]["value"] == pytest.approx(0.7)
+    assert rows["f1", "all"]["interval"] == "bca"
+    assert rows["f1", "held_out"]["n"] == 3
+    assert rows["f1", "where"]["value"] == pytest.approx(0.4)
+
+
+def test_chance_is_the_better_of_guessing_and_always_giving_one_option() -> None:
+    assert answered([True] * 10).header["chance"] == 0.5
+    assert chance_level([record(index, option=0, label=int(index > 7)) for index in range(10)]) == 0.8
+    # in multiple choice every option reads differently, but one position may be the commonest
+    positions = [record(index, option=0, label=0, target=f"text {index}") for index in range(10)]
+    assert chance_level(positions) == 1.0
+    assert chance_level([free(index, "", str(index), chance=0.0) for index in range(10)]) == 0.1
+
+
+def test_problems_and_latency_are_carried_on() -> None:
+    predictions = answered([True] * 4, problems=["questions: bad"], latency_ms_p50=2.5)
+    (row,) = result_rows(*predictions)
+    assert (row["problems"], row["latency_ms_p50"]) == (["questions: bad"], 2.5)
