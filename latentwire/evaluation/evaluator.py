@@ -68,13 +68,13 @@ def _score(
     task: Task, examples: Sequence[Example], method: Method, control: str | None, settings: EvaluationSettings, advance: Advance
 ) -> Scored:
     applied = build_control(control, examples, settings.control_seed) if control else None
-    is_right = METRICS[task.config.metric]
+    metric = METRICS[task.config.metrics[0]]
     predictions: list[Prediction] = []
     for start in range(0, len(examples), settings.batch_size):
         batch = examples[start : start + settings.batch_size]
         predictions += method.predict(batch, max_new_tokens=task.config.max_new_tokens, control=applied)
         advance(f"{task.name} {method.label}{f' ({control})' if control else ''}", len(batch))
-    right = [is_right(prediction, example) for prediction, example in zip(predictions, examples, strict=True)]
+    right = [metric(prediction, example) >= 1.0 for prediction, example in zip(predictions, examples, strict=True)]
     return Scored(method, control, predictions, right)
 
 
@@ -132,7 +132,7 @@ def _result_rows(
                 sender_sees="another row's context" if scored.control == "shuffled" else method.sender_sees,
                 receiver_sees=method.receiver_sees,
                 seed=seed if trained else None,
-                metric=task.config.metric,
+                metric=task.config.metrics[0],
                 value=right / len(indexes),
                 ci_low=low,
                 ci_high=high,
