@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,16 +23,32 @@ from latentwire.seeding import stable_hash
 #: rows drawn from a generator when nobody says how many
 GENERATED_ROWS = {"train": 20_000, "validation": 500, "test": 1_000}
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 1_000
+_ENDINGS = (".jsonl", ".jsonl.gz")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A context that was shortened for one of the two models: how many of its tokens are left."""
+
+    row_id: str
+    end: str
+    tokens: int
+    kept: int
 
 
 @dataclass(frozen=True)
 class TaskRows:
-    """Examples of one split. ``complete`` is False when only a part of the split was taken."""
+    """Examples of one split. ``complete`` is False when only a part of the split was taken.
+
+    ``note`` says where the split comes from when the source has none of that name; ``cuts`` lists shortened contexts.
+    """
 
     examples: tuple[Example, ...]
     split: str
     complete: bool
     revision: str
+    note: str = ""
+    cuts: tuple[Cut, ...] = ()
 
 
 def read_task(
@@ -54,10 +71,7 @@ def read_task(
         rows: list[Row] = [dict(row) for row in generate_rows(source.generated, split, count, seed)]
         examples = tuple(task.example(row, index, split) for index, row in enumerate(rows))
         return TaskRows(examples, split, True, f"tinyworld seed {seed}")
-    source_rows, label_names, revision = _source_rows(task, split, data_dir)
-    numbered = list(enumerate(source_rows))
-    if task.config.splits.validation is None and split != "test":
-        numbered = _cut_validation(task.name, numbered, wanted=split == "validation")
+    numbered, label_names, revision, note = _split_rows(task, split, data_dir)
     total = len(numbered)
     if max_rows is not None and max_rows < total:
         Random(f"{task.name}:{split}:{seed}").shuffle(numbered)
@@ -65,10 +79,47 @@ def read_task(
     examples = tuple(task.example(row, index, split, label_names) for index, row in numbered)
     if not examples:
         raise DataError(f"task {task.name!r}: split {split!r} has no rows")
-    return TaskRows(examples, split, len(examples) == total, revision)
+    return TaskRows(examples, split, len(examples) == total, revision, note)
 
 
-def _cut_validation(task_name: str, rows: list[tuple[int, Row]], *, wanted: bool) -> list[tuple[int, Row]]:
+def count_overlap(train: Sequence[Example], test: Sequence[Example]) -> int:
+    """How many examples of ``test`` also stand in ``train``: both models' prompts are equal but for case, punctuation and space."""
+    seen = {_words(example) for example in train}
+    return sum(_words(example) in seen for example in test)
+
+
+def _words(example: Example) -> str:
+    return " ".join(re.findall(r"\w+", f"{example.sender_prompt} {example.receiver_prompt.text}".lower()))
+
+
+Numbered = list[tuple[int, Row]]
+
+
+def _split_rows(task: Task, split: str, data_dir: str | Path | None) -> tuple[Numbered, list[str] | None, str, str]:
+    """Rows of ``split`` with their places at the source, label names, revision, and the note on where they come from."""
+    splits = task.config.splits
+    if splits.blocks is not None and not _has_split(task, splits.train, data_dir):
+        rows, label_names, revision = _source_rows(task, splits.test, data_dir)
+        first, end = _block(splits.blocks, SPLITS.index(split), len(rows))
+        note = f"rows {first}-{end - 1} of the {len(rows)} in {splits.test!r}: no train split here, so it is cut into blocks"
+        return [(index, rows[index]) for index in range(first, end)], label_names, revision, note
+    name = {"train": splits.train, "validation": splits.validation or splits.train, "test": splits.test}[split]
+    rows, label_names, revision = _source_rows(task, name, data_dir)
+    numbered = list(enumerate(rows))
+    if splits.validation is not None or split == "test":
+        return numbered, label_names, revision, ""
+    chosen = _cut_validation(task.name, numbered, wanted=split == "validation")
+    note = f"{len(chosen)} of the {len(numbered)} rows of {name!r}: validation is cut from it by a seeded rule"
+    return chosen, label_names, revision, note
+
+
+def _block(shares: tuple[float, float, float], place: int, total: int) -> tuple[int, int]:
+    """First row and end (exclusive) of block ``place`` of ``total`` rows."""
+    first, end = round(sum(shares[:place]) * total), round(sum(shares[: place + 1]) * total)
+    return first, end
+
+
+def _cut_validation(task_name: str, rows: Numbered, *, wanted: bool) -> Numbered:
     """The rows of train that serve as validation (``wanted``), or the others. The rule depends on task and index alone."""
     size = min(VALIDATION_MOST, max(1, round(VALIDATION_SHARE * len(rows))))
     order = sorted(rows, key=lambda numbered: stable_hash(f"validation:{task_name}:{numbered[0]}"))
@@ -76,9 +127,15 @@ def _cut_validation(task_name: str, rows: list[tuple[int, Row]], *, wanted: bool
     return [numbered for numbered in rows if (numbered[0] in chosen) == wanted]
 
 
-def _source_rows(task: Task, split: str, data_dir: str | Path | None) -> tuple[Sequence[Row], list[str] | None, str]:
-    splits = task.config.splits
-    source_split = {"train": splits.train, "validation": splits.validation or splits.train, "test": splits.test}[split]
+def _has_split(task: Task, source_split: str, data_dir: str | Path | None) -> bool:
+    """Whether the rows' folder has this split; the Hub has every split a task names."""
+    if data_dir is None or task.config.source.folder is None:
+        return True
+    folder = Path(data_dir).expanduser() / task.config.source.folder
+    return not folder.is_dir() or any((folder / f"{source_split}{ending}").is_file() for ending in _ENDINGS)
+
+
+def _source_rows(task: Task, source_split: str, data_dir: str | Path | None) -> tuple[Sequence[Row], list[str] | None, str]:
     if data_dir is not None and task.config.source.folder is not None:
         return _folder_rows(task, source_split, Path(data_dir).expanduser())
     if task.config.source.hub is None:
@@ -95,7 +152,7 @@ def _folder_rows(task: Task, source_split: str, data_dir: Path) -> tuple[Sequenc
             else "it does not exist"
         )
         raise DataError(f"task {task.name!r}: no folder {str(folder)!r}; --data_dir holds: {present}")
-    for name in (f"{source_split}.jsonl", f"{source_split}.jsonl.gz"):
+    for name in (f"{source_split}{ending}" for ending in _ENDINGS):
         if (folder / name).is_file():
             rows, content_digest = _jsonl(folder / name, (folder / name).stat().st_mtime_ns)
             return rows, _folder_label_names(task, folder), f"{name} {content_digest}"

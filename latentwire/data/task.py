@@ -5,19 +5,19 @@ See ``docs/tasks.md`` for the format. ``Task.example`` turns one raw row into wh
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
-
+from latentwire.data.task_config import TaskConfig, TaskVariant, holes
 from latentwire.errors import ConfigError, DataError, UnknownNameError, suggestion
 from latentwire.prompts import Prompt
-from latentwire.schema import Schema, validated
+from latentwire.schema import validated
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
 SPLITS = ("train", "validation", "test")
@@ -26,85 +26,15 @@ _HOLE = re.compile(r"\{([\w.]+)\}")
 Row = Mapping[str, Any]
 
 
-class Source(Schema):
-    """Where rows come from: a generator, or a Hub dataset that ``--data_dir`` may replace by ``<folder>/<split>.jsonl[.gz]``."""
-
-    generated: str | None = None
-    hub: str | None = None
-    hub_config: str | None = None
-    revision: str | None = None
-    folder: str | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Source:
-        if (self.generated is None) == (self.hub is None and self.folder is None):
-            raise ValueError("give either `generated`, or `hub` and / or `folder`")
-        return self
-
-
-class Splits(Schema):
-    """Names of the splits at the source. Without ``validation`` one is cut from train by a seeded rule."""
-
-    train: str = "train"
-    validation: str | None = None
-    test: str = "test"
-
-
-class Options(Schema):
-    """The options of a row: a fixed ``list``, a list ``field``, several ``fields``, or the label names of the data set."""
-
-    list: tuple[str, ...] | None = None
-    field: str | None = None
-    fields: tuple[str, ...] | None = None
-    label_names: str | None = Field(None, description="a JSON file beside the rows; on the Hub, the names of the answer field")
-    replace: dict[str, str] = Field(default_factory=dict, description="text replacements in every option")
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Options:
-        if sum(value is not None for value in (self.list, self.field, self.fields, self.label_names)) != 1:
-            raise ValueError("give exactly one of `list`, `field`, `fields`, `label_names`")
-        return self
-
-
-class Answer(Schema):
-    """Which field holds the answer, and in what form."""
-
-    field: str
-    form: Literal["index", "letter", "text", "boolean"] = Field("text", alias="as")
-    letters: str | None = Field(None, description="field with the letters of the options, where they vary by row")
-    first_index: int = Field(0, description="index that stands for the first option")
-
-
-class TaskConfig(Schema):
-    """The content of a task file."""
-
-    name: str
-    summary: str
-    kind: Literal["classification", "multiple_choice", "span", "generation"]
-    source: Source
-    splits: Splits = Splits()
-    sender_prompt: str
-    receiver_prompt: str
-    receiver_prompt_aware: str
-    options: Options | None = None
-    answer: Answer
-    metric: Literal["accuracy", "exact_match", "final_answer"]
-    max_new_tokens: int = Field(32, ge=1)
-    licence: str = "unknown"
-
-    @model_validator(mode="after")
-    def _holes(self) -> TaskConfig:
-        for key in ("receiver_prompt", "receiver_prompt_aware"):
-            if getattr(self, key).count("{message}") != 1:
-                raise ValueError(f"{key} needs the hole {{message}} exactly once")
-        if (self.options is None) != (self.kind in ("span", "generation")):
-            raise ValueError(f"kind {self.kind!r} {'needs' if self.options is None else 'takes no'} options")
-        return self
-
-
 @dataclass(frozen=True)
 class Example:
-    """One row as every method sees it. ``options`` is empty and ``label`` None where the answer is free text."""
+    """One row as every method sees it. ``options`` is empty and ``label`` None where the answer is free text.
+
+    ``options`` are what is scored: the labels of a classification, the letters of a multiple choice. ``option_texts``
+    are what they stand for, and ``receiver_prompt_options`` is the prompt that shows them to the receiver, for scoring the
+    texts. ``answers`` holds all gold answers, ``answer`` first. ``sender_sees`` and ``receiver_sees`` say in words what
+    ``sender_prompt`` and ``receiver_prompt`` give away. ``row`` is the raw row.
+    """
 
     id: str
     task: str
@@ -114,18 +44,37 @@ class Example:
     options: tuple[str, ...]
     label: int | None
     answer: str
+    answers: tuple[str, ...] = ()
+    option_texts: tuple[str, ...] = ()
+    receiver_prompt_options: Prompt | None = None
+    sender_sees: str = ""
+    receiver_sees: str = ""
     field: str = "all"
     held_out: bool = False
     chance: float | None = None
     note: str | None = None
     bits: float | None = None
+    row: Row = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of one row: what they say, and the letters that name them."""
+
+    texts: tuple[str, ...] = ()
+    letters: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> str:
+        return "\n".join(f"{letter}. {text}" for letter, text in zip(self.letters, self.texts, strict=True))
 
 
 class Task:
-    """A task file and what follows from it."""
+    """A task file, posed in one variant, and what follows from it."""
 
-    def __init__(self, config: TaskConfig, path: Path) -> None:
-        self.config, self.path = config, path
+    def __init__(self, config: TaskConfig, path: Path, variant: TaskVariant | None = None) -> None:
+        self.variant = variant or TaskVariant()
+        self.config, self.path = config.posed(self.variant), path
 
     @property
     def name(self) -> str:
@@ -139,11 +88,10 @@ class Task:
     def needed_fields(self) -> set[str]:
         """Top-level fields that every row must have."""
         config = self.config
-        templates = (config.sender_prompt, config.receiver_prompt, config.receiver_prompt_aware)
-        names = {name for template in templates for name in _HOLE.findall(template)} - {"message", "options"}
-        names |= {config.answer.field, config.answer.letters or config.answer.field}
+        names = {name for template in config.templates for name in holes(template)} - {"message", "options"}
+        names.add(config.answer.field)
         if config.options:
-            names |= set(config.options.fields or ()) | ({config.options.field} if config.options.field else set())
+            names |= {*(config.options.fields or ()), *filter(None, (config.options.field, config.options.letters))}
         return {name.split(".")[0] for name in names}
 
     def example(self, row: Row, index: int, split: str, label_names: Sequence[str] | None = None) -> Example:
@@ -155,35 +103,66 @@ class Task:
         row_id = str(row.get("id") or f"{split}-{index}")
         missing = sorted(self.needed_fields - set(row))
         if missing:
-            raise DataError(
-                f"task {self.name!r}, row {row_id}: field {missing[0]!r} is missing; the row has {', '.join(sorted(row))}"
-            )
+            raise self._refused(row_id, f"field {missing[0]!r} is missing; the row has {', '.join(sorted(row))}")
+        config = self.config
         options = self._options(row, label_names, row_id)
-        label, answer = self._answer(row, options, row_id)
-        sender_prompt = self._fill(self.config.sender_prompt, row, options)
-        texts = [str(_lookup(row, hole)) for hole in _HOLE.findall(self.config.sender_prompt) if hole != "options"]
+        scored = options.letters if config.kind == "multiple_choice" else options.texts
+        if scored:
+            label: int | None = self._label(row, options, row_id)
+            answers: tuple[str, ...] = (scored[label or 0],)
+        else:
+            label, answers = None, self._free_answers(row, row_id)
+        texts = [str(_lookup(row, hole)) for hole in _HOLE.findall(config.sender_prompt) if hole != "options"]
+        sender_prompt = self._fill(config.sender_prompt, row, options)
         if not "".join(texts or [sender_prompt]).strip():
-            raise DataError(f"task {self.name!r}, row {row_id}: the text is empty; remove the row or name another field")
+            raise self._refused(row_id, "the text is empty; remove the row or name another field")
+        shown = config.receiver_prompt_options
+        generated = row if config.source.generated else {}
         return Example(
             id=row_id,
             task=self.name,
             sender_prompt=sender_prompt,
-            receiver_prompt=self._prompt(self.config.receiver_prompt, row, options),
-            receiver_prompt_aware=self._prompt(self.config.receiver_prompt_aware, row, options),
-            options=options,
+            receiver_prompt=self._prompt(config.receiver_prompt, row, options),
+            receiver_prompt_aware=self._prompt(config.receiver_prompt_aware, row, options),
+            receiver_prompt_options=None if shown is None else self._prompt(shown, row, options),
+            options=scored,
+            option_texts=options.texts,
             label=label,
-            answer=answer,
-            field=str(row.get("field", "all")) if self.config.source.generated else "all",
-            held_out=bool(row.get("held_out", False)) if self.config.source.generated else False,
-            chance=row.get("chance") if self.config.source.generated else None,
-            note=row.get("note") if self.config.source.generated else None,
-            bits=row.get("bits") if self.config.source.generated else None,
+            answer=answers[0],
+            answers=answers,
+            sender_sees=config.sees.sender,
+            receiver_sees=config.sees.receiver,
+            field=str(generated.get("field", "all")),
+            held_out=bool(generated.get("held_out", False)),
+            chance=generated.get("chance"),
+            note=generated.get("note"),
+            bits=generated.get("bits"),
+            row=row,
         )
 
-    def _options(self, row: Row, label_names: Sequence[str] | None, row_id: str) -> tuple[str, ...]:
+    def context(self, example: Example) -> str | None:
+        """The text that may be cut (``limits.cut``), None where nothing may."""
+        return None if self.config.limits.cut is None else str(_lookup(example.row, self.config.limits.cut))
+
+    def with_context(self, example: Example, *, sender: str, receiver: str) -> Example:
+        """The example with another text in place of its context, for the sender and for the receiver that reads it."""
+        config = self.config
+        letters = example.options if config.kind == "multiple_choice" else _letters(len(example.option_texts))
+        options = _Options(example.option_texts, letters)
+        cut = str(config.limits.cut)
+        return dataclasses.replace(
+            example,
+            sender_prompt=self._fill(config.sender_prompt, example.row, options, {cut: sender}),
+            receiver_prompt_aware=self._prompt(config.receiver_prompt_aware, example.row, options, {cut: receiver}),
+        )
+
+    def _refused(self, row_id: str, why: str) -> DataError:
+        return DataError(f"task {self.name!r}, row {row_id}: {why}")
+
+    def _options(self, row: Row, label_names: Sequence[str] | None, row_id: str) -> _Options:
         spec = self.config.options
         if spec is None:
-            return ()
+            return _Options()
         if spec.list is not None:
             options: Sequence[Any] = spec.list
         elif spec.field is not None:
@@ -193,46 +172,65 @@ class Task:
         else:
             options = label_names or ()
         if not isinstance(options, (list, tuple)) or not options:
-            raise DataError(
-                f"task {self.name!r}, row {row_id}: no list of options but {options!r}; check `options` in {self.path.name}"
-            )
+            raise self._refused(row_id, f"no list of options but {options!r}; check `options` in {self.path.name}")
         texts = [str(option) for option in options]
         for old, new in spec.replace.items():
             texts = [text.replace(old, new) for text in texts]
-        return tuple(texts)
+        if not all(text.strip() for text in texts):
+            raise self._refused(row_id, f"option {[bool(text.strip()) for text in texts].index(False) + 1} is empty; mend the row")
+        letters = _letters(len(texts)) if spec.letters is None else tuple(str(item) for item in _lookup(row, spec.letters))
+        if len(letters) != len(texts) or len(set(letters)) != len(letters):
+            raise self._refused(row_id, f"{len(texts)} options do not go with the letters {', '.join(letters)}")
+        return _Options(tuple(texts), letters)
 
-    def _answer(self, row: Row, options: tuple[str, ...], row_id: str) -> tuple[int | None, str]:
+    def _label(self, row: Row, options: _Options, row_id: str) -> int:
         spec = self.config.answer
         value = _lookup(row, spec.field)
-        if not options:
-            return None, str(value)
-        if spec.form == "text":
-            label = options.index(str(value)) if str(value) in options else -1
+        if spec.form in ("text", "letter"):
+            known = options.texts if spec.form == "text" else options.letters
+            label = known.index(str(value)) if str(value) in known else -1
         elif spec.form == "boolean":
             label = int(value) if isinstance(value, bool) else -1
-        elif spec.form == "letter":
-            letters = [str(letter) for letter in _lookup(row, spec.letters)] if spec.letters else list(ascii_uppercase)
-            label = letters.index(str(value)) if str(value) in letters else -1
         else:
             label = int(value) - spec.first_index if str(value).lstrip("-").isdigit() else -1
-        if not 0 <= label < len(options):
-            raise DataError(
-                f"task {self.name!r}, row {row_id}: label {value!r} is outside the map of {len(options)} options "
-                f"({', '.join(options[:6])}{', …' if len(options) > 6 else ''}); check `answer` and `options` in {self.path.name}"
+        if not 0 <= label < len(options.texts):
+            known = options.letters if spec.form == "letter" else options.texts
+            raise self._refused(
+                row_id,
+                f"label {value!r} is outside the map of {len(known)} options "
+                f"({', '.join(known[:6])}{', …' if len(known) > 6 else ''}); check `answer` and `options` in {self.path.name}",
             )
-        return label, options[label]
+        return label
 
-    def _fill(self, template: str, row: Row, options: tuple[str, ...]) -> str:
-        def value(match: re.Match[str]) -> str:
-            if match[1] == "options":
-                return "\n".join(f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
-            return str(_lookup(row, match[1]))
+    def _free_answers(self, row: Row, row_id: str) -> tuple[str, ...]:
+        """All gold answers without repetitions, the one that is taught first."""
+        spec = self.config.answer
+        value = _lookup(row, spec.field)
+        found = [str(item) for item in (value if isinstance(value, (list, tuple)) else [value])]
+        if spec.remove is not None:
+            found = [re.sub(spec.remove, "", text).strip() for text in found]
+        if spec.after is not None:
+            for text in found:
+                if spec.after not in text:
+                    raise self._refused(row_id, f"the answer holds no {spec.after!r}; check `answer` in {self.path.name}")
+            if self.variant.target == "answer":
+                found = [text.rpartition(spec.after)[2].strip() for text in found]
+        if not found or not all(text.strip() for text in found):
+            raise self._refused(row_id, f"the answer {value!r} is empty; remove the row or name another field")
+        return tuple(dict.fromkeys(found))
 
-        return _HOLE.sub(value, template)
+    def _fill(self, template: str, row: Row, options: _Options, instead: Mapping[str, str] | None = None) -> str:
+        known = {"options": options.lines, **(instead or {})}
+        return _HOLE.sub(lambda match: known[match[1]] if match[1] in known else str(_lookup(row, match[1])), template)
 
-    def _prompt(self, template: str, row: Row, options: tuple[str, ...]) -> Prompt:
+    def _prompt(self, template: str, row: Row, options: _Options, instead: Mapping[str, str] | None = None) -> Prompt:
         before, _, after = template.partition("{message}")
-        return Prompt(self._fill(before, row, options), self._fill(after, row, options))
+        return Prompt(self._fill(before, row, options, instead), self._fill(after, row, options, instead))
+
+
+def _letters(count: int) -> tuple[str, ...]:
+    """A, B, … for options that have no letters of their own; numbers where the alphabet is too short."""
+    return tuple(ascii_uppercase[:count]) if count <= len(ascii_uppercase) else tuple(str(place + 1) for place in range(count))
 
 
 def _lookup(row: Row, path: str) -> Any:
@@ -251,11 +249,11 @@ def task_names() -> list[str]:
     return sorted(path.stem for path in TASK_FOLDER.glob("*.yaml"))
 
 
-def load_task(name: str) -> Task:
-    """A shipped task by name, or a user's own by the path of its YAML file.
+def load_task(name: str, variant: TaskVariant | None = None) -> Task:
+    """A shipped task by name, or a user's own by the path of its YAML file, posed in ``variant``.
 
     Raises:
-        UnknownNameError: no such task. ConfigError: the file does not fit the format.
+        UnknownNameError: no such task. ConfigError: the file does not fit the format, or has no such variant.
     """
     import yaml
 
@@ -270,4 +268,4 @@ def load_task(name: str) -> Task:
         raise ConfigError(f"task file {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"task file {str(path)!r} holds no mapping; {suggestion('name', TaskConfig.model_fields)}")
-    return Task(validated(TaskConfig, content, where=f"task file {str(path)!r}"), path)
+    return Task(validated(TaskConfig, content, where=f"task file {str(path)!r}"), path, variant)

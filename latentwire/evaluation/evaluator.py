@@ -113,7 +113,7 @@ def predict_all(
         batch = examples[start : start + settings.batch_size]
         predictions += method.predict(batch, max_new_tokens=task.config.max_new_tokens, control=applied)
         advance(f"{task.name} {method.label}{f' ({control})' if control else ''}", len(batch))
-    metrics = metrics_of(task)
+    metrics = task.config.metrics
     return [_record(prediction, example, metrics) for prediction, example in zip(predictions, examples, strict=True)]
 
 
@@ -125,12 +125,6 @@ def _check_ids(task: Task, examples: Sequence[Example]) -> None:
         if example.id in seen:
             raise DataError(f"task {task.name!r}: two rows have the id {example.id!r}; give each its own, or remove the field 'id'")
         seen.add(example.id)
-
-
-def metrics_of(task: Task) -> tuple[str, ...]:
-    """Names of the task's metrics, the headline first."""
-    several = getattr(task.config, "metrics", None)
-    return tuple(several) if several else (task.config.metric,)
 
 
 def _record(prediction: Prediction, example: Example, metrics: Sequence[str]) -> PredictionRecord:
@@ -175,7 +169,7 @@ def describe(
         seed=origin.seed if method.seeded else None,
         sender_sees="another row's context" if control == "shuffled" else sender_sees,
         receiver_sees=receiver_sees,
-        metrics=list(metrics_of(task)),
+        metrics=list(task.config.metrics),
         n=len(records),
         chance=chance_level(records),
         latency_ms_p50=latency_ms,

@@ -75,12 +75,13 @@ def task_file(folder: Path, **changes: object) -> str:
         "summary": "a test",
         "kind": "classification",
         "source": {"folder": "mine"},
+        "sees": {"sender": "the text", "receiver": "a fixed question"},
         "sender_prompt": "{text}",
         "receiver_prompt": "{message}\nWhich?",
         "receiver_prompt_aware": "{text}{message}\nWhich?",
         "options": {"list": ["no", "yes"]},
         "answer": {"field": "label", "as": "index"},
-        "metric": "accuracy",
+        "metrics": ["accuracy"],
     }
     path = folder / "mine.yaml"
     path.write_text(json.dumps(content | changes))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from latentwire.data.readers import GENERATED_ROWS, TaskRows, read_task
+from latentwire.data.readers import GENERATED_ROWS, TaskRows, count_overlap, read_task
 from latentwire.data.task import load_task
 from latentwire.errors import DataError, LatentWireError, UnknownNameError, UsageError
 from tests.data.writing import own_task, write_rows, write_task
@@ -71,6 +71,35 @@ def test_named_validation_split_is_read_and_train_stays_whole(folder: Path) -> N
     splits = {"validation": "dev"}
     assert texts(read(folder, "validation", splits=splits)) == ["Text: held back"]
     assert len(read(folder, "train", splits=splits).examples) == 200
+
+
+BLOCKS = {"test": "test", "blocks": [0.5, 0.1, 0.4]}
+
+
+def test_without_a_train_split_the_test_split_is_cut_into_contiguous_blocks(folder: Path) -> None:
+    (folder / "mine" / "train.jsonl").unlink()
+    blocks = {split: read(folder, split, splits=BLOCKS) for split in ("train", "validation", "test")}
+    assert [text for rows in blocks.values() for text in texts(rows)] == [f"Text: {row['text']}" for row in ROWS[:20]]
+    assert [len(rows.examples) for rows in blocks.values()] == [10, 2, 8]
+    assert all(rows.complete for rows in blocks.values())
+    assert blocks["test"].note == "rows 12-19 of the 20 in 'test': no train split here, so it is cut into blocks"
+
+
+def test_blocks_are_not_used_where_there_is_a_train_split(folder: Path) -> None:
+    assert len(read(folder, "test", splits=BLOCKS).examples) == 20
+    assert len(read(folder, "train", splits=BLOCKS).examples) == 180
+
+
+def test_rows_say_where_a_split_that_is_not_the_sources_comes_from(folder: Path) -> None:
+    assert read(folder, "test").note == ""
+    assert read(folder, "validation").note == "20 of the 200 rows of 'train': validation is cut from it by a seeded rule"
+    assert read(folder, "train", splits={"validation": "test"}).note == ""
+
+
+def test_overlap_counts_test_rows_that_stand_in_train_whatever_their_case_and_punctuation(folder: Path) -> None:
+    write_rows(folder, [{"text": text, "label": 0} for text in ("Row number 3!", "row  NUMBER 3", "row number 33x")], "test")
+    assert count_overlap(read(folder, "test").examples[:1], read(folder, "test").examples) == 2
+    assert count_overlap([], read(folder, "test").examples) == 0
 
 
 def test_compressed_rows_read_like_plain_ones(folder: Path) -> None:

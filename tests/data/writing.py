@@ -14,14 +14,15 @@ from latentwire.data.task import Task, load_task
 BASE: dict[str, Any] = {
     "name": "mine",
     "summary": "A user's own task.",
-    "kind": "multiple_choice",
+    "kind": "classification",
     "source": {"folder": "mine"},
+    "sees": {"sender": "the text", "receiver": "a fixed question"},
     "sender_prompt": "Text: {text}",
     "receiver_prompt": "{message}\nQuestion: which?\nAnswer:",
     "receiver_prompt_aware": "Text: {text}{message}\nQuestion: which?\nAnswer:",
     "options": {"list": ["no", "yes"]},
     "answer": {"field": "label", "as": "index"},
-    "metric": "accuracy",
+    "metrics": ["accuracy"],
 }
 
 
