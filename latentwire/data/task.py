@@ -84,6 +84,11 @@ class Task:
     def has_options(self) -> bool:
         return self.config.options is not None
 
+    @property
+    def hides_question(self) -> bool:
+        """Whether the receiver is asked something that the sender does not see."""
+        return self.config.sender_prompt_all is not None and self.variant.sender_sees == "context"
+
     @cached_property
     def needed_fields(self) -> set[str]:
         """Top-level fields that every row must have."""

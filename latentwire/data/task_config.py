@@ -135,7 +135,9 @@ class TaskConfig(Schema):
     receiver_prompt_options: str | None = None
     options: Options | None = None
     answer: Answer
-    metrics: tuple[Literal["accuracy", "exact_match", "exact_match_normalised", "f1", "final_answer", "number_match"], ...]
+    metrics: tuple[
+        Literal["accuracy", "accuracy_by_text", "exact_match", "exact_match_normalised", "f1", "final_answer", "number_match"], ...
+    ]
     max_new_tokens: int = Field(32, ge=1)
     max_new_tokens_solution: int | None = Field(None, ge=1)
     limits: Limits = Limits()
@@ -156,8 +158,12 @@ class TaskConfig(Schema):
     def _answer_fits(self) -> TaskConfig:
         if (self.options is None) != (self.kind in ("span", "generation")):
             raise ValueError(f"kind {self.kind!r} {'needs' if self.options is None else 'takes no'} options")
-        if not self.metrics or any((metric == "accuracy") != (self.options is not None) for metric in self.metrics):
-            fitting = "accuracy" if self.options else "exact_match, exact_match_normalised, f1, final_answer, number_match"
+        if not self.metrics or any(metric.startswith("accuracy") != (self.options is not None) for metric in self.metrics):
+            fitting = (
+                "accuracy, accuracy_by_text"
+                if self.options
+                else "exact_match, exact_match_normalised, f1, final_answer, number_match"
+            )
             raise ValueError(f"metrics of kind {self.kind!r} are one or more of: {fitting}")
         if (self.answer.after is None) != (self.max_new_tokens_solution is None):
             raise ValueError("answer.after (what stands before it is a worked solution) goes with max_new_tokens_solution")

@@ -139,7 +139,7 @@ def _record(prediction: Prediction, example: Example, metrics: Sequence[str]) ->
         option=prediction.option,
         target=example.answer,
         label=example.label,
-        values={name: float(METRICS[name](prediction, example)) for name in metrics},
+        values={name: value for name in metrics if (value := METRICS[name](prediction, example)) is not None},
         chance=1 / len(example.options) if example.options else (example.chance or 0.0),
         field=example.field,
         held_out=example.held_out,
@@ -169,7 +169,8 @@ def describe(
         seed=origin.seed if method.seeded else None,
         sender_sees="another row's context" if control == "shuffled" else sender_sees,
         receiver_sees=receiver_sees,
-        metrics=list(task.config.metrics),
+        # a metric that a method cannot serve (a probe scores no texts) is left out, not counted as wrong
+        metrics=[name for name in task.config.metrics if all(name in record["values"] for record in records)],
         n=len(records),
         chance=chance_level(records),
         latency_ms_p50=latency_ms,

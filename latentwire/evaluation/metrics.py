@@ -23,6 +23,11 @@ def accuracy(prediction: Prediction, example: Example) -> float:
     return float(prediction.option is not None and prediction.option == example.label)
 
 
+def accuracy_by_text(prediction: Prediction, example: Example) -> float | None:
+    """The option with the best log-likelihood per byte of its text is the gold one; None where only letters were scored."""
+    return None if prediction.option_by_text is None else float(prediction.option_by_text == example.label)
+
+
 def exact_match(prediction: Prediction, example: Example) -> float:
     """The decoded answer equals a gold one, white space aside."""
     return float(_spaced(prediction.text) in {_spaced(answer) for answer in _gold(example)})
@@ -81,8 +86,11 @@ def _after_marker(text: str) -> str:
     return _spaced(text.rpartition(_MARKER)[2])
 
 
-METRICS: dict[str, Callable[[Prediction, Example], float]] = {
+#: for this metric the receiver also sees the options
+BY_TEXT = "accuracy_by_text"
+METRICS: dict[str, Callable[[Prediction, Example], float | None]] = {
     "accuracy": accuracy,
+    BY_TEXT: accuracy_by_text,
     "exact_match": exact_match,
     "exact_match_normalised": exact_match_normalised,
     "f1": f1,

@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
+from latentwire.evaluation.metrics import BY_TEXT
 from latentwire.evaluation.predictions import PredictionHeader, PredictionRecord
 from latentwire.evaluation.results import ResultRow
 from latentwire.evaluation.statistics import score_interval
@@ -45,7 +46,7 @@ def _row(header: PredictionHeader, records: Sequence[PredictionRecord], metric: 
         method=header["method"],
         control=header["control"],
         sender_sees=header["sender_sees"],
-        receiver_sees=header["receiver_sees"],
+        receiver_sees=f"{header['receiver_sees']}, then the options" if metric == BY_TEXT else header["receiver_sees"],
         seed=header["seed"],
         metric=metric,
         value=score.value,

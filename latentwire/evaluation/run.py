@@ -10,19 +10,22 @@ from latentwire.bridges.base import WEIGHTS_FILE, Bridge, identity_of
 from latentwire.config import RunConfig, build_config
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, Task, load_task
-from latentwire.errors import ArtefactError
+from latentwire.errors import ArtefactError, UsageError
 from latentwire.evaluation.evaluator import Advance, EvaluationSettings, Origin, answer_task, prompt_hash
 from latentwire.evaluation.predictions import write_predictions
 from latentwire.evaluation.results import ResultRow, Results, RunInfo, state_of, write_results
 from latentwire.evaluation.rows import result_rows
 from latentwire.files import digest, file_digest, read_json
-from latentwire.methods import METHODS, build_method
+from latentwire.methods import build_method, method_class
 from latentwire.methods.base import Parts
+from latentwire.methods.bridge import BridgeMethod
 from latentwire.models.device import hardware_summary
 from latentwire.provenance import git_state, versions
 from latentwire.training.run import ARTEFACT_FOLDER, CONFIG_FILE, load_pair
 
 RESULTS_FILE = "results.json"
+#: what a trained run is held against; all other methods learn or cost more, and are `latentwire compare`'s
+WITHOUT_FIT = ("receiver_only", "receiver_text", "text_relay", "bridge")
 
 
 def saved_config(run_folder: Path) -> RunConfig:
@@ -76,7 +79,7 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
         if name is not None:
             config = config.model_copy(update={end: getattr(config, end).model_copy(update={"model": name})})
     bridge = Bridge.from_pretrained(request.run_folder / ARTEFACT_FOLDER)
-    chosen = list(request.methods or METHODS)
+    chosen = list(request.methods or WITHOUT_FIT)
     rows_of: list[tuple[Task, Sequence[Example]]] = []
     partial, revisions, hashes = [], {}, {}
     for name in request.tasks or config.task:
@@ -86,7 +89,11 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
         rows_of.append((task, read.examples))
         revisions[task.name], hashes[task.name] = read.revision, prompt_hash(read.examples)
         partial += [] if read.complete else [task.name]
-    parts = load_parts(config, bridge, device=request.device, writer="text_relay" in chosen)
+    classes = [method_class(name) for name in chosen]
+    for method in classes:
+        if method.fits and not issubclass(method, BridgeMethod):
+            raise UsageError(f"method {method.name!r} learns from train rows; run it with `latentwire compare`")
+    parts = load_parts(config, bridge, device=request.device, writer=any(method.writes for method in classes))
     built = [build_method(name, parts) for name in chosen]
     weights = file_digest(request.run_folder / ARTEFACT_FOLDER / WEIGHTS_FILE)
     rows: list[ResultRow] = []

@@ -39,11 +39,12 @@ class MethodSettings(Schema):
 
 @dataclass(frozen=True)
 class Parts:
-    """The loaded models a method may use."""
+    """The loaded models a method may use. ``bridge_name``: how the bridge is called where it is still to be trained."""
 
     sender: Sender
     receiver: Receiver
     bridge: Bridge | None = None
+    bridge_name: str = ""
     settings: MethodSettings = field(default_factory=MethodSettings)
 
 

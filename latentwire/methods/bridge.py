@@ -31,7 +31,7 @@ class BridgeMethod(Method):
 
     @property
     def label(self) -> str:
-        return f"{self.name}:{self.bridge.config.name}" if self.bridge else self.name
+        return f"{self.name}:{self.bridge.config.name if self.bridge else self.parts.bridge_name}"
 
     def fit(self, data: FitData) -> dict[str, Any]:
         """Trains the bridge of the config on the task; a finished or killed training in the folder is taken up again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from latentwire.methods.base import FitData, Parts
@@ -18,6 +19,10 @@ class SelfBridge(BridgeMethod):
         super().__init__(parts)
         self.bridge = None  # a bridge from the other sender cannot read this one
 
+    @property
+    def label(self) -> str:
+        return self.name
+
     def fit(self, data: FitData) -> dict[str, Any]:
         """Reads the receiver at half of its depth, or at the config's layer where the receiver has it."""
         own = data.config.receiver
@@ -26,6 +31,4 @@ class SelfBridge(BridgeMethod):
         layer = layer if layer is not None and layer <= depth else None
         self.sender = load_sender(own.model, layer=layer, revision=own.revision, device=data.device, dtype=own.dtype)
         settings = data.config.sender.model_copy(update={"model": own.model, "revision": own.revision, "layer": layer})
-        from dataclasses import replace
-
         return super().fit(replace(data, config=data.config.model_copy(update={"sender": settings})))

@@ -17,6 +17,7 @@ from latentwire.data.tinyworld.lexicon import COLOURS, ITEMS, SEEN, SYMBOLS
 from latentwire.data.tinyworld.rows import split_of
 from latentwire.data.tinyworld.scenes import (
     SCENES,
+    Fact,
     Scene,
     draw_code,
     draw_facts,
@@ -113,18 +114,38 @@ def look_up(rng: Random) -> Document:
     return document
 
 
-def complete_record(rng: Random) -> Document:
-    """Given one word of a record, restate that record: the step between a list and a question."""
+def _train_facts(rng: Random) -> tuple[list[Fact], str]:
+    """Two or three facts that stand together in a training scene, and their sentences."""
     while True:
         facts = draw_facts(rng, SEEN, rng.choice((2, 2, 3)))
         text = " ".join(fact_sentence(rng, fact) for fact in facts)
-        key = "|".join(sorted(fact.note for fact in facts))
-        if split_of(key) == "train":
-            break
+        if split_of("|".join(sorted(fact.note for fact in facts))) == "train":
+            return facts, text
+
+
+def complete_record(rng: Random) -> Document:
+    """Given one word of a record, restate that record: the step between a list and a question."""
+    facts, text = _train_facts(rng)
     document: Document = [(text, False)]
     for fact in rng.sample(facts, len(facts)):
         for word in rng.sample((fact.name, fact.item), 2):
             document += [(f"\nFrom {word}:", False), (f" {fact.note}{END}", True)]
+    return document
+
+
+def attributes(rng: Random) -> Document:
+    """One attribute at a time, by item and by name, in few words: the densest form of the questions about records."""
+    facts, text = _train_facts(rng)
+    if rng.random() < 0.5:
+        text = "; ".join(fact.note for fact in facts)
+    asked = []
+    for fact in facts:
+        values = {"place": fact.place, "count": str(fact.count)} | ({"colour": fact.colour} if fact.colour else {})
+        asked += [(f"{field} {key}", value) for field, value in values.items() for key in (fact.name, fact.item)]
+        asked += [(f"who {fact.item}", fact.name), (f"item {fact.name}", fact.item)]
+    document: Document = [(text, False)]
+    for query, value in rng.sample(asked, min(16, len(asked))):
+        document += [(f"\n{query}:", False), (f" {value}{END}", True)]
     return document
 
 
@@ -142,18 +163,14 @@ def sums(rng: Random) -> Document:
     return document
 
 
-def _about(*fields: str) -> Callable[[Random], Document]:
-    """Two or three records with all questions about some fields and no other."""
-
-    def make(rng: Random) -> Document:
-        scene = _train_scene(rng, pick(rng, ("record2", "record3", "record3")))
-        document: Document = [(scene.text, False)]
-        asked = [question for question in scene.questions if question.field in fields]
-        for question in rng.sample(asked, len(asked)):
-            _ask(document, question.text, question.answer)
-        return document
-
-    return make
+def names_only(rng: Random) -> Document:
+    """Two or three records with the questions that ask for a name or are keyed by one."""
+    scene = _train_scene(rng, pick(rng, ("record2", "record3", "record3")))
+    document: Document = [(scene.text, False)]
+    asked = [question for question in scene.questions if question.field in ("who", "item")]
+    for question in rng.sample(asked, len(asked)):
+        _ask(document, question.text, question.answer)
+    return document
 
 
 def _kind(kind: str, max_questions: int = 1) -> Callable[[Random], Document]:
@@ -176,8 +193,8 @@ LESSONS: dict[str, Callable[[Random], Document]] = {
     "code8": _kind("code8"),
     "code24": _kind("code24"),
     "sums": sums,
-    "names": _about("who", "item"),
-    "attributes": _about("item", "count", "colour"),
+    "names": names_only,
+    "attributes": attributes,
 }
 
 

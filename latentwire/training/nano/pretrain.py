@@ -99,7 +99,7 @@ class Pretrainer:
         self.recipe, self.text, self.folder = recipe, text, folder
         spec = recipe.spec()
         torch.manual_seed(recipe.seed)
-        self.tokenizer: PreTrainedTokenizerBase = train_tokenizer(spec, tokenizer_texts(recipe, text))
+        self.tokenizer = self._tokenizer(resume)
         self.model = spec.build()
         self.model.set_attn_implementation("eager")  # on a CPU and at these lengths, twice as fast as the fused kernels
         self.decoder: Callable[..., Any] = self.model.model
@@ -125,6 +125,18 @@ class Pretrainer:
         self.texts = _Stream(lambda chunk, _: text_chunk(self.tokenizer, text, seed=recipe.seed, chunk=chunk, rows=64))
         if resume:
             self._restore()
+
+    def _tokenizer(self, resume: bool) -> PreTrainedTokenizerBase:
+        """Learned once per run and kept beside the checkpoint: the embeddings mean nothing with another."""
+        from transformers import PreTrainedTokenizerFast
+
+        folder = self.folder / "tokenizer"
+        if resume and folder.is_dir():
+            kept: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder)
+            return kept
+        learned = train_tokenizer(self.recipe.spec(), tokenizer_texts(self.recipe, self.text))
+        learned.save_pretrained(folder)
+        return learned
 
     @property
     def checkpoint_path(self) -> Path:

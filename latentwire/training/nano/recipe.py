@@ -41,10 +41,10 @@ RECORDS = Phase(
     {"copy": 1, "continue": 1, "look_up": 2, "complete": 5, "record1": 1, "record2": 6, "record3": 5, "names": 3},
     steps=4_000,
 )
-#: each attribute forms by itself; with all asked at once, those that have formed drown out those that have not
+#: each attribute forms by itself, and sooner where the question is short and stands among many
 ATTRIBUTES = Phase(
     "attributes",
-    {"copy": 1, "look_up": 2, "complete": 1, "record2": 2, "record3": 2, "names": 2, "attributes": 9},
+    {"copy": 0.5, "look_up": 1, "complete": 1, "record2": 2, "record3": 3, "attributes": 9},
     steps=5_000,
     least_steps=600,
     gate={"record3/who": 0.94, "record3/item": 0.94, "record3/count": 0.94, "record3/colour": 0.94, "record3/place": 0.9},

@@ -1,0 +1,131 @@
+"""``latentwire compare``: every method on every task, one table, paired statistics; resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from latentwire.cli.console import emit_json, progress, say, stop_on_signals
+from latentwire.cli.evaluate import check_results
+from latentwire.errors import UsageError
+
+if TYPE_CHECKING:
+    from latentwire.config import RunConfig
+    from latentwire.methods.base import MethodSettings
+
+CONFIG = typer.Argument(help="Run config: pair, bridge, training settings and data budget for all methods.", show_default=False)
+TASKS = typer.Option(None, "--tasks", help="Task names or YAML paths, comma-separated; default: those of the config.")
+METHODS = typer.Option("all", "--methods", help="Method names, comma-separated, or all; module:Class for your own.")
+SEEDS = typer.Option(None, "--seeds", help="Seeds, comma-separated; default: that of the config.")
+SET = typer.Option(None, "--set", help="Override a setting of the config: key.path=value. Repeatable.")
+METHOD_SET = typer.Option(None, "--method_set", help="Override a setting of the baselines: shots=3, rank=16. Repeatable.")
+OUT = typer.Option(None, "--out", help="Folder; default: runs/compare-CONFIG. The same command goes on where it stopped.")
+MAX_SAMPLES = typer.Option(None, "--max_samples", help="Read only so many test rows; the result says so.")
+REFERENCE = typer.Option("receiver_text", "--reference", help="Method that all others are paired with.")
+DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
+JSON = typer.Option(False, "--json", help="Print the comparison as JSON on stdout.")
+
+
+def compare(
+    config: Path = CONFIG,
+    tasks: str | None = TASKS,
+    methods: str = METHODS,
+    seeds: str | None = SEEDS,
+    overrides: list[str] | None = SET,
+    method_overrides: list[str] | None = METHOD_SET,
+    out: Path | None = OUT,
+    max_samples: int | None = MAX_SAMPLES,
+    reference: str = REFERENCE,
+    device: str | None = DEVICE,
+    as_json: bool = JSON,
+) -> None:
+    """Run methods on tasks under one budget and print scores, paired differences and the two headlines."""
+    from latentwire.config import load_config
+
+    run_config = load_config(config, overrides or [])
+    run_comparison(
+        run_config,
+        tasks=_listed(tasks) or list(run_config.task),
+        methods=_listed(methods),
+        seeds=_seeds(seeds) or [run_config.seed],
+        folder=out or Path("runs") / f"compare-{config.stem}",
+        settings=method_settings(method_overrides or []),
+        max_rows=max_samples,
+        reference=reference,
+        device=device,
+        as_json=as_json,
+    )
+
+
+def run_comparison(
+    config: RunConfig,
+    *,
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    folder: Path,
+    settings: MethodSettings,
+    max_rows: int | None,
+    reference: str,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Runs the suite with progress on stderr and prints the comparison of what it stored."""
+    from latentwire.cli.table import print_comparison
+    from latentwire.evaluation.comparison import compare as compared
+    from latentwire.evaluation.predictions import find_predictions
+    from latentwire.evaluation.suite import SuiteRequest, run_suite
+    from latentwire.methods import METHODS as TABLE
+
+    chosen = list(TABLE) if list(methods) == ["all"] else list(methods)
+    done = 0
+    with stop_on_signals() as stop, progress(0, f"compare {folder}") as bar:
+
+        def advance(what: str, rows: int) -> None:
+            nonlocal done
+            done += rows
+            bar.at(done, what)
+
+        results = run_suite(
+            SuiteRequest(
+                config, tasks=tasks, methods=chosen, seeds=seeds, folder=folder, max_rows=max_rows, device=device,
+                settings=settings, advance=advance, say=say, should_stop=stop,
+            )  # fmt: skip
+        )
+    say(f"predictions and results in {folder}; print them again with `latentwire table {folder}`")
+    comparison = compared(find_predictions(folder), reference)
+    if as_json:
+        emit_json(comparison.as_json())
+    else:
+        print_comparison(comparison)
+    check_results(results)
+
+
+def method_settings(overrides: Sequence[str]) -> MethodSettings:
+    """The baselines' settings with ``name=value`` applied."""
+    import yaml
+
+    from latentwire.methods.base import MethodSettings
+    from latentwire.schema import validated
+
+    values = {}
+    for override in overrides:
+        name, separator, text = override.partition("=")
+        if not separator:
+            raise UsageError(f"--method_set {override!r} does not fit; write name=value, for example shots=3")
+        values[name.strip()] = yaml.safe_load(text)
+    return validated(MethodSettings, values, where="--method_set")
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _seeds(text: str | None) -> list[int]:
+    parts = _listed(text)
+    if any(not part.isdigit() for part in parts):
+        raise UsageError(f"--seeds {text!r} does not fit; write numbers with commas, for example 42,123,456")
+    return [int(part) for part in parts]

@@ -1,0 +1,200 @@
+"""A suite: every method on every task under the same rows, budget and statistics, resumable method by method.
+
+``<folder>/predictions/…``  what every method answered; a file whose identity still fits is kept and its method not run again
+``<folder>/work/…``         what fitted methods need to go on after a kill
+``<folder>/results.json``   all result rows; tables and comparisons are made from the predictions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from latentwire.bridges.base import identity_of
+from latentwire.config import RunConfig
+from latentwire.data.readers import TaskRows, count_overlap, read_task
+from latentwire.data.task import Task, load_task
+from latentwire.errors import ArtefactError, StoppedEarlyError, UsageError
+from latentwire.evaluation.evaluator import Advance, EvaluationSettings, Origin, describe, predict_all, prompt_hash
+from latentwire.evaluation.predictions import PredictionHeader, Predictions, prediction_path, read_predictions, write_predictions
+from latentwire.evaluation.results import ResultRow, Results, RunInfo, state_of, write_results
+from latentwire.evaluation.rows import result_rows
+from latentwire.evaluation.run import RESULTS_FILE
+from latentwire.files import digest
+from latentwire.methods import method_class
+from latentwire.methods.base import FitData, Method, MethodSettings, Parts
+from latentwire.models.device import hardware_summary
+from latentwire.provenance import git_state, versions
+from latentwire.training.run import load_pair
+
+WORK_FOLDER = "work"
+
+
+@dataclass(frozen=True)
+class SuiteRequest:
+    """What to run. ``config`` gives pair, bridge, training settings and data budget to all; its own tasks and seed are not used.
+
+    ``max_rows`` limits the rows of the test split, the config's ``data`` those of train and validation.
+    """
+
+    config: RunConfig
+    tasks: Sequence[str]
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    folder: Path
+    max_rows: int | None = None
+    device: str | None = None
+    settings: MethodSettings = field(default_factory=MethodSettings)
+    evaluation: EvaluationSettings = field(default_factory=lambda: EvaluationSettings(latency_rows=0))
+    advance: Advance = lambda what, rows: None
+    say: Callable[[str], None] = lambda line: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class _TaskData:
+    """One task with the rows that every method gets."""
+
+    task: Task
+    train: TaskRows
+    validation: TaskRows
+    test: TaskRows
+
+    @property
+    def key(self) -> str:
+        rows = [prompt_hash(split.examples) for split in (self.train, self.validation, self.test)]
+        return digest(self.task.name, *rows)
+
+
+def run_suite(request: SuiteRequest) -> Results:
+    """Runs what is missing and writes the results of all.
+
+    Raises:
+        UnknownNameError, UsageError: a task or method that does not exist, before anything is loaded.
+        StoppedEarlyError: asked to stop; what is done is kept, the same command goes on.
+    """
+    classes = {name: method_class(name) for name in request.methods}
+    data = [_read(request, load_task(name, request.config.variant)) for name in request.tasks]
+    sender, receiver = load_pair(
+        request.config, device=request.device, full_sender=any(method.writes for method in classes.values())
+    )
+    parts = Parts(sender, receiver, bridge_name=str(request.config.bridge["name"]), settings=request.settings)
+    rows: list[ResultRow] = []
+    for task_data in data:
+        request.say(_budget(task_data))
+        for name, method in classes.items():
+            reason = method(parts).unsuitable(task_data.task)
+            if reason is not None:
+                request.say(f"{name}: left out, {reason}")
+                continue
+            for seed in request.seeds if method.seeded else request.seeds[:1]:
+                for predictions in _answered(request, parts, task_data, name, method(parts), seed):
+                    rows += result_rows(*predictions)
+                if request.should_stop():
+                    raise StoppedEarlyError(f"stopped after {name} on {task_data.task.name}; the same command goes on from there")
+    if not rows:
+        raise UsageError("nothing to run: none of the methods fits any of the tasks; see `latentwire methods`")
+    info = RunInfo(
+        state=state_of(rows),
+        config=request.config.model_dump(mode="json") | {"methods": request.settings.model_dump(mode="json")},
+        seeds=list(request.seeds),
+        git=git_state(),
+        versions=versions(),
+        models={
+            "sender": identity_of(sender.source).model_dump() | {"layer": sender.layer},
+            "receiver": identity_of(receiver.source).model_dump(),
+        },
+        hardware=hardware_summary(receiver.device),
+        data_revisions={item.task.name: item.test.revision for item in data},
+        partial=[item.task.name for item in data if not item.test.complete],
+        prompt_hashes={item.task.name: prompt_hash(item.test.examples) for item in data},
+    )
+    return write_results(request.folder / RESULTS_FILE, info, rows)
+
+
+def _read(request: SuiteRequest, task: Task) -> _TaskData:
+    settings = request.config.data
+    train, validation, test = (
+        read_task(task, split, data_dir=settings.data_dir, max_rows=limit)
+        for split, limit in (("train", settings.train_rows), ("validation", settings.validation_rows), ("test", request.max_rows))
+    )
+    return _TaskData(task, train, validation, test)
+
+
+def _budget(data: _TaskData) -> str:
+    """The data budget, the same for all methods."""
+    shared = count_overlap(data.train.examples, data.test.examples)
+    return (
+        f"{data.task.name}: {len(data.train.examples):,} rows to learn from, {len(data.validation.examples):,} to choose on, "
+        f"{len(data.test.examples):,} to report on{'' if data.test.complete else ' (a part of the split)'}; "
+        f"{shared} of these also stand in train"
+    )
+
+
+def _answered(request: SuiteRequest, parts: Parts, data: _TaskData, name: str, method: Method, seed: int) -> Iterator[Predictions]:
+    """Predictions of one method and its controls: those on disk where they still fit, else made now."""
+    controls = (None, *(method.controls if request.evaluation.with_controls else ()))
+    origin = Origin(
+        data.test.split,
+        seed,
+        data_revision=data.test.revision,
+        partial=not data.test.complete,
+        identity=_identity(request, parts, data, name, method, seed),
+    )
+    kept = [_kept(request, data, method, control, origin) for control in controls]
+    if all(predictions is not None for predictions in kept):
+        request.say(f"{method.label} on {data.task.name}{f', seed {seed}' if method.seeded else ''}: kept")
+        yield from (predictions for predictions in kept if predictions is not None)
+        return
+    fit = {}
+    if method.fits:
+        request.say(f"{method.label} on {data.task.name}{f', seed {seed}' if method.seeded else ''}: fitting")
+        fit = method.fit(
+            FitData(
+                task=data.task,
+                train=data.train.examples,
+                validation=data.validation.examples,
+                seed=seed,
+                config=request.config,
+                folder=request.folder / WORK_FOLDER / data.task.name / f"{name.replace(':', '-')}-{origin.identity}",
+                device=request.device,
+                say=request.say,
+                should_stop=request.should_stop,
+            )
+        )
+    origin = Origin(origin.split, seed, origin.data_revision, origin.partial, origin.identity, fit)
+    for control in controls:
+        records = predict_all(data.task, data.test.examples, method, control, request.evaluation, advance=request.advance)
+        predictions = describe(data.task, data.test.examples, records, method, control, origin=origin)
+        write_predictions(request.folder, *predictions)
+        yield predictions
+
+
+def _kept(request: SuiteRequest, data: _TaskData, method: Method, control: str | None, origin: Origin) -> Predictions | None:
+    """What an earlier run left for exactly this method, control, seed and rows."""
+    seed = origin.seed if method.seeded else None
+    path = prediction_path(request.folder, _address(data.task.name, method.label, seed, control))
+    if not path.is_file():
+        return None
+    try:
+        found = read_predictions(path)
+    except ArtefactError as error:
+        request.say(f"{error}; made again")
+        return None
+    return found if found.header["identity"] == origin.identity else None
+
+
+def _address(task: str, method: str, seed: int | None, control: str | None) -> PredictionHeader:
+    """As much of a header as a file's place depends on."""
+    return {"task": task, "method": method, "seed": seed, "control": control}  # type: ignore[typeddict-item]
+
+
+def _identity(request: SuiteRequest, parts: Parts, data: _TaskData, name: str, method: Method, seed: int) -> str:
+    """Hash of all that decides the predictions of a method: methods that learn nothing do not depend on the training settings."""
+    config = request.config
+    models = [model.source.fingerprint for model in (parts.sender, parts.receiver)]
+    decisive = [str(parts.sender.layer), str(parts.receiver.dtype), config.prompt_style, request.settings.model_dump_json()]
+    if method.fits:
+        decisive += [config.training.model_dump_json(), repr(sorted(config.bridge.items())), str(seed)]
+    return digest(data.key, name, *models, *decisive)[:16]
