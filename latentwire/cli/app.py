@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from latentwire.cli import cache, demo, evaluate, fetch, nano, send, train
+from latentwire.cli import cache, demo, evaluate, fetch, nano, send, table, train
 from latentwire.errors import LatentWireError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("table")(table.table)
 app.command("send")(send.send)
 app.command("fetch")(fetch.fetch)
 app.command("demo")(demo.demo)
