@@ -38,7 +38,9 @@ def parse() -> argparse.Namespace:
     baselines.add_argument("--virtual_tokens", type=int, default=8, help="prompt_tuning: learned tokens")
     baselines.add_argument("--relay_tokens", type=int, default=64, help="text_relay: tokens of a note at most")
     baselines.add_argument("--reasoning_tokens", type=int, default=128, help="cot_relay: tokens of a chain of thought at most")
-    baselines.add_argument("--seeds", type=int, nargs="+", default=[42, 123, 456], help="seeds of those that draw at random; the others run once")
+    baselines.add_argument(
+        "--seeds", type=int, nargs="+", default=[42, 123, 456], help="seeds of those that draw at random; the others run once"
+    )
     training = parser.add_argument_group("training of those that learn")
     training.add_argument("--steps", type=int, default=2000, help="training steps")
     training.add_argument("--batch_size", type=int, default=16, help="rows per step")

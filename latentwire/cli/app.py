@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from latentwire.cli import cache, compare, demo, evaluate, fetch, methods, nano, send, train
+from latentwire.cli import cache, compare, demo, evaluate, fetch, methods, nano, send, table, train
 from latentwire.errors import LatentWireError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("methods")(methods.methods)
+app.command("table")(table.table)
 app.command("send")(send.send)
 app.command("fetch")(fetch.fetch)
 app.command("demo")(demo.demo)

@@ -74,11 +74,12 @@ def run_comparison(
     as_json: bool,
 ) -> None:
     """Runs the suite with progress on stderr and prints the comparison of what it stored."""
-    from latentwire.cli.table import print_comparison
     from latentwire.evaluation.comparison import compare as compared
     from latentwire.evaluation.predictions import find_predictions
     from latentwire.evaluation.suite import SuiteRequest, run_suite
     from latentwire.methods import METHODS as TABLE
+    from latentwire.report.export import GRIDS, chosen_metric, to_rich
+    from latentwire.report.tables import print_tables
 
     chosen = list(TABLE) if list(methods) == ["all"] else list(methods)
     done = 0
@@ -91,8 +92,17 @@ def run_comparison(
 
         results = run_suite(
             SuiteRequest(
-                config, tasks=tasks, methods=chosen, seeds=seeds, folder=folder, max_rows=max_rows, device=device,
-                settings=settings, advance=advance, say=say, should_stop=stop,
+                config,
+                tasks=tasks,
+                methods=chosen,
+                seeds=seeds,
+                folder=folder,
+                max_rows=max_rows,
+                device=device,
+                settings=settings,
+                advance=advance,
+                say=say,
+                should_stop=stop,
             )  # fmt: skip
         )
     say(f"predictions and results in {folder}; print them again with `latentwire table {folder}`")
@@ -100,7 +110,8 @@ def run_comparison(
     if as_json:
         emit_json(comparison.as_json())
     else:
-        print_comparison(comparison)
+        metric = chosen_metric(comparison, None)
+        print_tables(to_rich(make(comparison, metric)) for make in GRIDS.values())
     check_results(results)
 
 

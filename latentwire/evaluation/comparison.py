@@ -7,6 +7,7 @@ McNemar needs right or wrong, so it is done seed by seed and the median seed's p
 from __future__ import annotations
 
 import os
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from latentwire.evaluation.predictions import PredictionHeader, PredictionRecord
 from latentwire.evaluation.rows import chance_level, subsets_of
 from latentwire.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap, score_interval, seed_summary
 from latentwire.files import digest
+from latentwire.methods import METHODS
 
 DEFAULT_REFERENCE = "receiver_text"
 #: what a bridge's message must beat to have carried more than the sender's own label; the first that was evaluated
@@ -171,7 +173,7 @@ def compare(files: Iterable[Path], reference: str | None = None, *, tasks: Seque
         raise UnknownNameError("reference method", reference, methods)
     if reference is None and DEFAULT_REFERENCE in methods:
         reference = DEFAULT_REFERENCE
-    groups = _grouped(named)
+    groups = _grouped(sorted(named, key=_place))
     rows = [row for group in groups.values() for row in _compared(group, groups, reference)]
     return Comparison(reference, tuple(_adjusted(rows)), tuple(_headlines(groups)))
 
@@ -193,6 +195,14 @@ def _named(loaded: Sequence[tuple[Path, Predictions]]) -> list[Predictions]:
 
 def _key(header: PredictionHeader) -> _Key:
     return header["task"], header["method"], header["seed"], header["control"]
+
+
+def _place(predictions: Predictions) -> tuple[object, ...]:
+    """Tasks by name, methods as they are registered, each followed by its controls."""
+    header, registered = predictions.header, list(METHODS)
+    base = re.split("[:@]", header["method"])[0]
+    rank = registered.index(base) if base in registered else len(registered)
+    return header["task"], rank, header["method"], header["control"] or "", -1 if header["seed"] is None else header["seed"]
 
 
 def _digest(records: Sequence[PredictionRecord]) -> str:

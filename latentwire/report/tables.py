@@ -132,13 +132,15 @@ def _percent(row: ResultRow | None, *, interval: bool) -> str:
 
 
 def print_tables(tables: Iterable[Table | None]) -> None:
-    """Prints the tables, wide where there is no terminal."""
+    """Prints the tables, as wide as they are where there is no terminal."""
     from rich.console import Console
+    from rich.measure import Measurement
 
-    console = Console()
+    shown, console = [table for table in tables if table is not None], Console()
     if not console.is_terminal:
         # a pipe has no width of its own, and cut numbers are worse than long lines
-        console = Console(width=140)
-    for table in tables:
-        if table is not None:
-            console.print(table)
+        unbounded = Console(width=10_000)
+        widths = [Measurement.get(unbounded, unbounded.options, table).maximum for table in shown]
+        console = Console(width=max(140, *widths, 0))
+    for table in shown:
+        console.print(table)

@@ -112,7 +112,7 @@ def test_several_runs_add_their_seeds_and_equal_answers_count_once(tmp_path: Pat
         write(folder, FAIR, "receiver_text", identity=f"run {seed}")
         write(folder, GOOD, "bridge:x", seed=seed)
     found = compare(find_predictions(tmp_path))
-    assert [row.method for row in found.rows] == ["bridge:x", "receiver_text"]
+    assert [row.method for row in found.rows] == ["receiver_text", "bridge:x"]
     assert row_of(found, "bridge:x").seeds == (1, 2)
 
 
