@@ -103,7 +103,7 @@ def run_comparison(
                 advance=advance,
                 say=say,
                 should_stop=stop,
-            )  # fmt: skip
+            )
         )
     say(f"predictions and results in {folder}; print them again with `latentwire table {folder}`")
     comparison = compared(find_predictions(folder), reference)

@@ -194,7 +194,7 @@ def _identity(request: SuiteRequest, parts: Parts, data: _TaskData, name: str, m
     """Hash of all that decides the predictions of a method: methods that learn nothing do not depend on the training settings."""
     config = request.config
     models = [model.source.fingerprint for model in (parts.sender, parts.receiver)]
-    decisive = [str(parts.sender.layer), str(parts.receiver.dtype), config.prompt_style, request.settings.model_dump_json()]
+    decisive = [str(parts.sender.layer), str(parts.receiver.dtype), request.settings.model_dump_json()]
     if method.fits:
         decisive += [config.training.model_dump_json(), repr(sorted(config.bridge.items())), str(seed)]
     return digest(data.key, name, *models, *decisive)[:16]
