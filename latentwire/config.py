@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from latentwire.data.task_config import TaskVariant
 from latentwire.errors import ConfigError
 from latentwire.files import digest
 from latentwire.schema import Schema, validated
@@ -68,6 +69,8 @@ class RunConfig(Schema):
     """Everything that decides a trained bridge."""
 
     task: tuple[str, ...]
+    variant: TaskVariant = TaskVariant()
+    prompt_style: Literal["plain", "chat", "auto"] = "auto"
     sender: SenderSettings
     receiver: ModelSettings
     bridge: dict[str, Any] = Field(default_factory=lambda: {"name": "perceiver"})

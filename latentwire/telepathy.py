@@ -16,6 +16,7 @@ import torch
 
 from latentwire.bridges.base import Bridge, identity_of
 from latentwire.errors import MismatchError, UsageError
+from latentwire.models.chat import style_name
 from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
 from latentwire.models.sender import Sender, load_sender
 from latentwire.prompts import Prompt
@@ -44,7 +45,13 @@ class Telepathy:
     def __init__(self, sender: Sender, bridge: Bridge, receiver: Receiver) -> None:
         if bridge.pair is None:
             raise MismatchError("this bridge does not say which models it connects; save it from a training run")
-        bridge.pair.check(sender=identity_of(sender.source), receiver=identity_of(receiver.source), sender_layer=sender.layer)
+        bridge.pair.check(
+            sender=identity_of(sender.source),
+            receiver=identity_of(receiver.source),
+            sender_layer=sender.layer,
+            sender_style=sender.prompter.style,
+            receiver_style=receiver.prompter.style,
+        )
         self.sender, self.bridge, self.receiver, self.pair = sender, bridge, receiver, bridge.pair
 
     @classmethod
@@ -73,9 +80,20 @@ class Telepathy:
             )
         pair = bridge.pair
         loaded_sender = load_sender(
-            sender or pair.sender.name, layer=pair.sender_layer, revision=pair.sender.revision, device=device, dtype=dtype
+            sender or pair.sender.name,
+            layer=pair.sender_layer,
+            revision=pair.sender.revision,
+            device=device,
+            dtype=dtype,
+            prompt_style=style_name(pair.sender_style),
         )
-        loaded_receiver = load_receiver(receiver or pair.receiver.name, revision=pair.receiver.revision, device=device, dtype=dtype)
+        loaded_receiver = load_receiver(
+            receiver or pair.receiver.name,
+            revision=pair.receiver.revision,
+            device=device,
+            dtype=dtype,
+            prompt_style=style_name(pair.receiver_style),
+        )
         return cls(loaded_sender, bridge.to(loaded_receiver.device), loaded_receiver)
 
     @torch.no_grad()

@@ -67,8 +67,19 @@ class BridgePair(Schema):
     sender_layer: int
     sender_prompt: str
     receiver_prompt: str
+    #: ``plain``, or ``chat:`` with a hash of the template (``latentwire.models.chat.Prompter.style``)
+    sender_style: str = "plain"
+    receiver_style: str = "plain"
 
-    def check(self, *, sender: ModelIdentity, receiver: ModelIdentity, sender_layer: int) -> None:
+    def check(
+        self,
+        *,
+        sender: ModelIdentity,
+        receiver: ModelIdentity,
+        sender_layer: int,
+        sender_style: str = "plain",
+        receiver_style: str = "plain",
+    ) -> None:
         """Raises ``MismatchError`` that names both values when any part differs."""
         pairs = [
             ("sender weights", self.sender.fingerprint, sender.fingerprint, self.sender.name, sender.name),
@@ -76,6 +87,8 @@ class BridgePair(Schema):
             ("receiver weights", self.receiver.fingerprint, receiver.fingerprint, self.receiver.name, receiver.name),
             ("receiver tokenizer", self.receiver.tokenizer_hash, receiver.tokenizer_hash, self.receiver.name, receiver.name),
             ("sender layer", str(self.sender_layer), str(sender_layer), self.sender.name, sender.name),
+            ("sender prompt style", self.sender_style, sender_style, self.sender.name, sender.name),
+            ("receiver prompt style", self.receiver_style, receiver_style, self.receiver.name, receiver.name),
         ]
         for what, trained, given, trained_name, given_name in pairs:
             if trained != given:

@@ -21,7 +21,7 @@ def fetch(config: str = CONFIG, set_: list[str] | None = SET) -> None:
     for settings in (run.sender, run.receiver):
         say(f"{settings.model}: {fetch_model(settings.model, settings.revision)}")
     for name in run.task:
-        task = load_task(name)
+        task = load_task(name, run.variant)
         for split in ("train", "test"):
             rows = read_task(task, split, data_dir=run.data.data_dir)
             say(f"{task.name}: {split}, {len(rows.examples)} rows, {rows.revision}")

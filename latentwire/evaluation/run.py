@@ -8,6 +8,7 @@ from pathlib import Path
 
 from latentwire.bridges.base import WEIGHTS_FILE, Bridge, identity_of
 from latentwire.config import RunConfig, build_config
+from latentwire.data.budget import fit_rows
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, Task, load_task
 from latentwire.errors import ArtefactError, UsageError
@@ -21,7 +22,7 @@ from latentwire.methods.base import Parts
 from latentwire.methods.bridge import BridgeMethod
 from latentwire.models.device import hardware_summary
 from latentwire.provenance import git_state, versions
-from latentwire.training.run import ARTEFACT_FOLDER, CONFIG_FILE, load_pair
+from latentwire.training.run import ARTEFACT_FOLDER, CONFIG_FILE, load_pair, load_prompters
 
 RESULTS_FILE = "results.json"
 #: what a trained run is held against; all other methods learn or cost more, and are `latentwire compare`'s
@@ -42,7 +43,13 @@ def load_parts(config: RunConfig, bridge: Bridge | None, *, device: str | None, 
     sender, receiver = load_pair(config, device=device, full_sender=writer)
     if bridge is not None:
         if bridge.pair is not None:
-            bridge.pair.check(sender=identity_of(sender.source), receiver=identity_of(receiver.source), sender_layer=sender.layer)
+            bridge.pair.check(
+                sender=identity_of(sender.source),
+                receiver=identity_of(receiver.source),
+                sender_layer=sender.layer,
+                sender_style=sender.prompter.style,
+                receiver_style=receiver.prompter.style,
+            )
         bridge = bridge.to(receiver.device)
     return Parts(sender, receiver, bridge)
 
@@ -82,10 +89,12 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
     chosen = list(request.methods or WITHOUT_FIT)
     rows_of: list[tuple[Task, Sequence[Example]]] = []
     partial, revisions, hashes = [], {}, {}
+    sender_end, receiver_end = load_prompters(config)
     for name in request.tasks or config.task:
-        task = load_task(name)
+        task = load_task(name, config.variant)
         # the rows of an evaluation never depend on the run's seed
         read = read_task(task, request.split, data_dir=request.data_dir or config.data.data_dir, max_rows=request.max_rows)
+        read = fit_rows(task, read, sender=sender_end, receiver=receiver_end)
         rows_of.append((task, read.examples))
         revisions[task.name], hashes[task.name] = read.revision, prompt_hash(read.examples)
         partial += [] if read.complete else [task.name]

@@ -19,10 +19,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latentwire.errors import DataError, MismatchError
+from latentwire.models.chat import Prompter, PromptStyle
 from latentwire.models.device import pick_device, pick_dtype
 from latentwire.models.freezing import freeze
 from latentwire.models.source import ModelSource, explained, resolve
-from latentwire.models.tokens import continuation_ids, encode_plain, leading_ids
 from latentwire.models.trie import OptionTrie, build_trie
 from latentwire.prompts import Prompt
 
@@ -60,20 +60,25 @@ class Prefix:
 class Receiver:
     """A frozen causal language model that reads soft tokens, scores options and generates greedily."""
 
-    def __init__(self, source: ModelSource, model: PreTrainedModel, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        model: PreTrainedModel,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        prompt_style: PromptStyle = "auto",
+    ) -> None:
         self.source, self.model, self.device, self.dtype = source, model, device, dtype
+        self.prompter = Prompter(source, prompt_style)
         self.tokenizer = source.tokenizer
         self.embed = model.get_input_embeddings()
         self.width: int = source.config.hidden_size
         self.max_tokens: int = source.config.max_position_embeddings
-        self.end_ids: set[int] = _end_ids(model, source)
+        #: the token that closes an answer in training, and all that end one
+        self.end_id = self.prompter.end_id
+        self.end_ids: set[int] = {self.end_id, *_end_ids(model, source)}
         self.embedding_rms = self._embedding_rms()
-        self._leading = leading_ids(self.tokenizer)
-
-    @property
-    def end_id(self) -> int:
-        """The token that closes an answer in training."""
-        return int(self.tokenizer.eos_token_id)
 
     @torch.no_grad()
     def _embedding_rms(self) -> float:
@@ -85,17 +90,11 @@ class Receiver:
     # ------------------------------------------------------------------------------------------------ tokenisation
 
     def answer_ids(self, prompt: Prompt, answer: str, *, end: bool = True) -> list[int]:
-        """Tokens of ``answer`` behind the prompt, one space between them, closed by the end token unless told otherwise."""
-        ids = continuation_ids(self.tokenizer, prompt.after or prompt.before, f" {answer}")
-        return [*ids, self.end_id] if end else ids
-
-    def _prefix_ids(self, prompt: Prompt) -> tuple[list[int], list[int]]:
-        before = encode_plain(self.tokenizer, prompt.before) if prompt.before else []
-        after = encode_plain(self.tokenizer, prompt.after) if prompt.after else []
-        return [*self._leading, *before], after
+        """Tokens of ``answer`` behind the prompt, closed by the end token unless told otherwise."""
+        return self.prompter.answer_ids(prompt, answer, end=end)
 
     def count_tokens(self, prompt: Prompt) -> int:
-        return sum(len(part) for part in self._prefix_ids(prompt))
+        return self.prompter.count([prompt])[0]
 
     def prefix(self, prompts: Sequence[Prompt], soft: SoftTokens | None = None) -> Prefix:
         """Embeds the prompts with the soft tokens of ``soft`` (row by row) in their holes.
@@ -109,7 +108,7 @@ class Receiver:
                 f"soft tokens of width {soft.vectors.shape[-1]} cannot enter {self.source.name!r} (width {self.width}); "
                 "use the receiver the bridge was trained for"
             )
-        pieces = [self._prefix_ids(prompt) for prompt in prompts]
+        pieces = [self.prompter.prefix_ids(prompt) for prompt in prompts]
         flat = torch.tensor([token for before, after in pieces for token in (*before, *after)], device=self.device)
         embedded = self.embed(flat)
         rows, at = [], 0
@@ -277,8 +276,15 @@ def _end_ids(model: PreTrainedModel, source: ModelSource) -> set[int]:
     return {int(token) for token in (*several, source.tokenizer.eos_token_id) if token is not None}
 
 
-def load_receiver(name: str, *, revision: str | None = None, device: str | None = None, dtype: str | None = None) -> Receiver:
-    """A frozen receiver by embedded name, folder or Hub id. ``dtype`` as in ``load_sender``."""
+def load_receiver(
+    name: str,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    prompt_style: PromptStyle = "auto",
+) -> Receiver:
+    """A frozen receiver by embedded name, folder or Hub id. ``dtype`` and ``prompt_style`` as in ``load_sender``."""
     from transformers import AutoModelForCausalLM
 
     source = resolve(name, revision)
@@ -286,4 +292,4 @@ def load_receiver(name: str, *, revision: str | None = None, device: str | None 
     chosen_dtype = pick_dtype(dtype, chosen_device)
     with explained(source):
         model = AutoModelForCausalLM.from_pretrained(source.location, dtype=chosen_dtype, **source.load_arguments())
-    return Receiver(source, freeze(model).to(chosen_device), device=chosen_device, dtype=chosen_dtype)
+    return Receiver(source, freeze(model).to(chosen_device), device=chosen_device, dtype=chosen_dtype, prompt_style=prompt_style)

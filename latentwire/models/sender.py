@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from latentwire.errors import UsageError
 from latentwire.files import digest
+from latentwire.models.chat import Prompter, PromptStyle
 from latentwire.models.device import pick_device, pick_dtype
 from latentwire.models.freezing import freeze
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.source import ModelSource, explained, resolve
-from latentwire.models.tokens import encode_contexts, pad_right
+from latentwire.models.tokens import pad_right
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ class Sender:
         device: torch.device,
         dtype: torch.dtype,
         writer: Receiver | None = None,
+        prompt_style: PromptStyle = "auto",
     ) -> None:
         self.source, self.model, self.layer, self.device, self.dtype = source, model, layer, device, dtype
         self.writer = writer
+        self.prompter = Prompter(source, prompt_style)
         self.tokenizer = source.tokenizer
         self.width: int = source.config.hidden_size
         self.max_tokens: int = source.config.max_position_embeddings
@@ -55,16 +58,20 @@ class Sender:
     @property
     def key(self) -> str:
         """Identifies what the states depend on besides the text; the feature cache files them under it."""
-        return digest(self.source.fingerprint, self.source.tokenizer_hash, str(self.layer), str(self.dtype))[:16]
+        style = [] if self.prompter.turn is None else [self.prompter.style]
+        return digest(self.source.fingerprint, self.source.tokenizer_hash, str(self.layer), str(self.dtype), *style)[:16]
 
     @torch.no_grad()
     def read(self, contexts: Sequence[str]) -> SenderStates:
-        """Hidden states of the contexts, the begin-of-text token left out (it carries a huge norm and no content).
+        """Hidden states of the contexts, each with what the chat template puts behind it.
+
+        What stands before every context is read, but its states are left out: the begin-of-text token carries a huge norm
+        and no content, the head of a user turn is the same for all.
 
         Raises:
             DataError: a context is empty or longer than the model can read.
         """
-        encoded, skip = encode_contexts(self.tokenizer, contexts, self.max_tokens, self.source.name)
+        encoded, skip = self.prompter.context_ids(contexts)
         ids, mask = pad_right(encoded, self.tokenizer.pad_token_id or 0, self.device)
         output = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
         return SenderStates(output.last_hidden_state[:, skip:], mask[:, skip:])
@@ -78,6 +85,7 @@ def load_sender(
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    prompt_style: PromptStyle = "auto",
 ) -> Sender:
     """A frozen sender up to block ``layer`` (default: half of the model's depth).
 
@@ -87,6 +95,7 @@ def load_sender(
         full: also load the upper blocks and the LM head, for senders that must write text; ``sender.writer`` then holds
             the whole model, which shares its lower blocks with the sender.
         dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 on accelerators, float32 on a CPU.
+        prompt_style: ``plain`` text, inside the user turn of the ``chat`` template, or ``auto``: chat where there is one.
     """
     from transformers import AutoModel
 
@@ -96,9 +105,11 @@ def load_sender(
     if not 0 <= layer <= depth:
         raise UsageError(f"sender layer {layer} does not exist: {source.name!r} has blocks 1-{depth} (0 = embeddings)")
     if full:
-        writer = load_receiver(name, revision=revision, device=device, dtype=dtype)
+        writer = load_receiver(name, revision=revision, device=device, dtype=dtype, prompt_style=prompt_style)
         lower = freeze(_lower_blocks(writer.model.get_decoder(), layer))
-        return Sender(source, lower, layer=layer, device=writer.device, dtype=writer.dtype, writer=writer)
+        return Sender(
+            source, lower, layer=layer, device=writer.device, dtype=writer.dtype, writer=writer, prompt_style=prompt_style
+        )
     chosen_device = pick_device(device)
     chosen_dtype = pick_dtype(dtype, chosen_device)
     config = copy.deepcopy(source.config)
@@ -108,7 +119,9 @@ def load_sender(
     with explained(source):
         model = AutoModel.from_pretrained(source.location, config=config, dtype=chosen_dtype, **source.load_arguments())
     model.norm = nn.Identity()
-    return Sender(source, freeze(model).to(chosen_device), layer=layer, device=chosen_device, dtype=chosen_dtype)
+    return Sender(
+        source, freeze(model).to(chosen_device), layer=layer, device=chosen_device, dtype=chosen_dtype, prompt_style=prompt_style
+    )
 
 
 def _lower_blocks(decoder: nn.Module, layer: int) -> nn.Module:

@@ -21,9 +21,11 @@ def leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def encode_contexts(
-    tokenizer: PreTrainedTokenizerBase, contexts: Sequence[str], max_tokens: int, model_name: str
+    tokenizer: PreTrainedTokenizerBase, contexts: Sequence[str], max_tokens: int, model_name: str, head: str = "", tail: str = ""
 ) -> tuple[list[list[int]], int]:
-    """Token ids of each context with its leading special tokens, and how many those are.
+    """Token ids of each context, and how many of them stand before it: its leading special tokens, or ``head``.
+
+    ``head`` and ``tail`` are what a chat template puts around a context, special tokens included.
 
     Raises:
         DataError: a context is empty or has more than ``max_tokens`` tokens.
@@ -31,15 +33,19 @@ def encode_contexts(
     for index, text in enumerate(contexts):
         if not text.strip():
             raise DataError(f"context {index} is empty; every context needs text for the sender to read")
-    skip = len(leading_ids(tokenizer))
-    encoded = [list(ids) for ids in tokenizer(list(contexts), verbose=False)["input_ids"]]
+    if head or tail:
+        before = encode_plain(tokenizer, head)
+        encoded = [[*before, *continuation_ids(tokenizer, head, text + tail)] for text in contexts]
+    else:
+        before = leading_ids(tokenizer)
+        encoded = [list(ids) for ids in tokenizer(list(contexts), verbose=False)["input_ids"]]
     for index, ids in enumerate(encoded):
         if len(ids) > max_tokens:
             raise DataError(
                 f"context {index} has {len(ids)} tokens, {model_name!r} reads at most {max_tokens}; "
                 f"shorten it (it begins {contexts[index][:40]!r})"
             )
-    return encoded, skip
+    return encoded, len(before)
 
 
 def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -55,6 +61,16 @@ def continuation_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, continuati
     before = encode_plain(tokenizer, prompt)
     both = encode_plain(tokenizer, prompt + continuation)
     return both[len(before) :] if both[: len(before)] == before else encode_plain(tokenizer, continuation)
+
+
+def first_tokens(tokenizer: PreTrainedTokenizerBase, text: str, count: int) -> str:
+    """The beginning of ``text`` up to the border behind its first ``count`` tokens, never inside a character."""
+    if count <= 0:
+        return ""
+    if not tokenizer.is_fast:
+        return str(tokenizer.decode(encode_plain(tokenizer, text)[:count]))
+    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    return text if len(spans) <= count else text[: min(spans[count - 1][1], spans[count][0])]
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:

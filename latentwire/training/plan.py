@@ -46,7 +46,7 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
     """Checks every name in the config and computes the figures; only the models' config files are read."""
     chosen_device = pick_device(device)
     for name in config.task:
-        load_task(name)
+        load_task(name, config.variant)
     sender, receiver = (resolve(item.model, item.revision) for item in (config.sender, config.receiver))
     layer = pick_layer(config, sender.config.num_hidden_layers)
     bridge = bridge_config(config.bridge)

@@ -19,13 +19,16 @@ from latentwire.bridges import bridge_config
 from latentwire.bridges.base import Bridge, BridgeEnds, BridgePair, identity_of
 from latentwire.bridges.card import bridge_card
 from latentwire.config import RunConfig
+from latentwire.data.budget import describe_cuts, fit_rows
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
 from latentwire.errors import MismatchError, UsageError
 from latentwire.files import file_digest, read_json, write_json
+from latentwire.models.chat import Prompter
 from latentwire.models.device import hardware_summary
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
+from latentwire.models.source import resolve
 from latentwire.provenance import git_state, versions
 from latentwire.training.features import FeatureCache
 from latentwire.training.learners import BridgeLearner
@@ -88,7 +91,7 @@ def train_run(
                 f"{str(folder)!r} holds an unfinished run of this config; add --resume to go on or --overwrite to start again"
             )
     sender, receiver = pair or load_pair(config, device=device)
-    train, validation, revisions = _read_rows(config, say)
+    train, validation, revisions = _read_rows(config, sender, receiver, say)
     cache = FeatureCache(sender, folder=cache_folder, cap_gib=config.data.cache_cap_gib, notice=say)
     texts = [row.sender_prompt for row in (*train, *validation)]
     cache.add(texts)
@@ -144,8 +147,22 @@ def load_pair(config: RunConfig, *, device: str | None = None, full_sender: bool
         revision=config.sender.revision,
         device=device,
         dtype=config.sender.dtype,
+        prompt_style=config.prompt_style,
     )
-    receiver = load_receiver(config.receiver.model, revision=config.receiver.revision, device=device, dtype=config.receiver.dtype)
+    receiver = load_receiver(
+        config.receiver.model,
+        revision=config.receiver.revision,
+        device=device,
+        dtype=config.receiver.dtype,
+        prompt_style=config.prompt_style,
+    )
+    return sender, receiver
+
+
+def load_prompters(config: RunConfig) -> tuple[Prompter, Prompter]:
+    """How sender and receiver of a config read prompts; only tokenizers are loaded."""
+    ends = (config.sender, config.receiver)
+    sender, receiver = (Prompter(resolve(end.model, end.revision), config.prompt_style) for end in ends)
     return sender, receiver
 
 
@@ -160,21 +177,29 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
         sender_layer=sender.layer,
         sender_prompt="{context}",
         receiver_prompt="{message}\nQuestion: {question}\nAnswer:",
+        sender_style=sender.prompter.style,
+        receiver_style=receiver.prompter.style,
     )
     return bridge.to(receiver.device)
 
 
-def _read_rows(config: RunConfig, say: Say) -> tuple[list[Example], list[Example], dict[str, str]]:
-    train: list[Example] = []
-    validation: list[Example] = []
-    revisions = {}
+def _read_rows(
+    config: RunConfig, sender: Sender, receiver: Receiver, say: Say
+) -> tuple[list[Example], list[Example], dict[str, str]]:
+    read: dict[str, list[Example]] = {"train": [], "validation": []}
+    revisions: dict[str, str] = {}
+    data = config.data
     for name in config.task:
-        task = load_task(name)
-        data = config.data
-        rows = read_task(task, "train", data_dir=data.data_dir, max_rows=data.train_rows)
-        train += rows.examples
-        validation += read_task(task, "validation", data_dir=data.data_dir, max_rows=data.validation_rows).examples
-        revisions[task.name] = rows.revision
+        task = load_task(name, config.variant)
+        for split, most in (("train", data.train_rows), ("validation", data.validation_rows)):
+            rows = read_task(task, split, data_dir=data.data_dir, max_rows=most)
+            rows = fit_rows(task, rows, sender=sender.prompter, receiver=receiver.prompter)
+            read[split] += rows.examples
+            revisions.setdefault(task.name, rows.revision)
+            for line in (rows.note, describe_cuts(rows)):
+                if line:
+                    say(f"{task.name}, {split}: {line}")
+    train, validation = read["train"], read["validation"]
     say(f"rows: {len(train)} to train, {len(validation)} to validate, {len(config.task)} task(s)")
     return train, validation, revisions
 
