@@ -13,6 +13,7 @@ from pathlib import Path
 
 from latentwire.bridges.base import identity_of
 from latentwire.config import RunConfig
+from latentwire.data.budget import describe_cuts, fit_rows
 from latentwire.data.readers import TaskRows, count_overlap, read_task
 from latentwire.data.task import Task, load_task
 from latentwire.errors import ArtefactError, StoppedEarlyError, UsageError
@@ -75,11 +76,12 @@ def run_suite(request: SuiteRequest) -> Results:
         StoppedEarlyError: asked to stop; what is done is kept, the same command goes on.
     """
     classes = {name: method_class(name) for name in request.methods}
-    data = [_read(request, load_task(name, request.config.variant)) for name in request.tasks]
+    tasks = [load_task(name, request.config.variant) for name in request.tasks]
     sender, receiver = load_pair(
         request.config, device=request.device, full_sender=any(method.writes for method in classes.values())
     )
     parts = Parts(sender, receiver, bridge_name=str(request.config.bridge["name"]), settings=request.settings)
+    data = [_read(request, task, parts) for task in tasks]
     rows: list[ResultRow] = []
     for task_data in data:
         request.say(_budget(task_data))
@@ -113,13 +115,16 @@ def run_suite(request: SuiteRequest) -> Results:
     return write_results(request.folder / RESULTS_FILE, info, rows)
 
 
-def _read(request: SuiteRequest, task: Task) -> _TaskData:
+def _read(request: SuiteRequest, task: Task, parts: Parts) -> _TaskData:
     settings = request.config.data
-    train, validation, test = (
-        read_task(task, split, data_dir=settings.data_dir, max_rows=limit)
-        for split, limit in (("train", settings.train_rows), ("validation", settings.validation_rows), ("test", request.max_rows))
-    )
-    return _TaskData(task, train, validation, test)
+    splits = {}
+    for split, limit in (("train", settings.train_rows), ("validation", settings.validation_rows), ("test", request.max_rows)):
+        rows = read_task(task, split, data_dir=settings.data_dir, max_rows=limit)
+        splits[split] = fit_rows(task, rows, sender=parts.sender.prompter, receiver=parts.receiver.prompter)
+        for line in (rows.note, describe_cuts(splits[split])):
+            if line:
+                request.say(f"{task.name}, {split}: {line}")
+    return _TaskData(task, **splits)
 
 
 def _budget(data: _TaskData) -> str:
@@ -194,7 +199,7 @@ def _identity(request: SuiteRequest, parts: Parts, data: _TaskData, name: str, m
     """Hash of all that decides the predictions of a method: methods that learn nothing do not depend on the training settings."""
     config = request.config
     models = [model.source.fingerprint for model in (parts.sender, parts.receiver)]
-    decisive = [str(parts.sender.layer), str(parts.receiver.dtype), request.settings.model_dump_json()]
+    decisive = [str(parts.sender.layer), str(parts.receiver.dtype), config.prompt_style, request.settings.model_dump_json()]
     if method.fits:
         decisive += [config.training.model_dump_json(), repr(sorted(config.bridge.items())), str(seed)]
     return digest(data.key, name, *models, *decisive)[:16]

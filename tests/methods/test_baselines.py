@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from latentwire.data.readers import read_task
+from latentwire.data.task import load_task
+from latentwire.methods import build_method
+from latentwire.methods.base import FitData, Parts
+from latentwire.methods.fewshot import FewShot
+from latentwire.methods.label_byte import LabelByte
+from latentwire.methods.linear_probe import LinearProbe, pooled_states
+from latentwire.methods.lora import Lora
+from latentwire.methods.prompt_tuning import PromptTuning
+from latentwire.prompts import Prompt
+from latentwire.training.ridge import fit_ridge, overlap
+
+MakeData = Callable[..., FitData]
+
+
+def test_a_linear_probe_finds_what_is_linearly_there(parts: Parts, fit_data: MakeData) -> None:
+    data = fit_data("tinyworld_topic", rows=150)
+    probe = LinearProbe(parts)
+    info = probe.fit(data)
+    rows = read_task(data.task, "test", max_rows=60).examples
+    right = [a.option == row.label for a, row in zip(probe.predict(rows, max_new_tokens=1), rows, strict=True)]
+    assert sum(right) / len(right) > 0.85
+    assert info["layer"] in range(parts.sender.source.config.num_hidden_layers + 1)
+    assert info["pooling"] in ("mean", "last")
+
+
+def test_a_label_no_train_row_has_is_never_predicted_and_does_not_break_the_probe(parts: Parts, fit_data: MakeData) -> None:
+    data = fit_data("tinyworld_topic", rows=60)
+    known = [row for row in data.train if row.label != 2]
+    probe = LinearProbe(parts)
+    probe.fit(replace(data, train=known))
+    found = probe.predict(read_task(data.task, "test", max_rows=20).examples, max_new_tokens=1)
+    assert 2 not in {prediction.option for prediction in found}
+
+
+def test_pooled_states_are_those_of_the_whole_model_one_text_at_a_time(parts: Parts) -> None:
+    texts = ["The coach praised the team.", "A much longer line about the market, the profit and the bank of Lisbon."]
+    together = pooled_states(parts.sender, texts)
+    model, tokenizer = parts.sender.writer.model, parts.sender.tokenizer  # type: ignore[union-attr]
+    for index, text in enumerate(texts):
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        hidden = model.model(input_ids=ids, output_hidden_states=True).hidden_states
+        for layer, states in enumerate(hidden):
+            torch.testing.assert_close(torch.tensor(together[index, layer, 0]), states[0, 1:].mean(0), atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(torch.tensor(together[index, layer, 1]), states[0, -1], atol=1e-4, rtol=1e-3)
+
+
+def test_the_label_byte_takes_the_better_source_on_validation(parts: Parts, fit_data: MakeData) -> None:
+    data = fit_data("tinyworld_topic", rows=60)
+    method = LabelByte(parts)
+    info = method.fit(data)
+    assert info["validation"][info["label_from"]] == max(info["validation"].values())
+    rows = read_task(data.task, "test", max_rows=6).examples
+    labels = method.sources[method.chosen].predict(rows, max_new_tokens=4)
+    sent = method.predict(rows, max_new_tokens=4)
+    assert [prediction.message_bytes for prediction in sent] == [len(label.text.encode()) for label in labels]
+
+
+def test_adapters_train_a_copy_and_leave_the_shared_receiver_as_it_is(parts: Parts, fit_data: MakeData) -> None:
+    before = {name: part.clone() for name, part in parts.receiver.model.state_dict().items()}
+    method = Lora(parts)
+    info = method.fit(fit_data("tinyworld_topic", steps=6))
+    after = parts.receiver.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    trained = [name for name, part in method.reader.model.named_parameters() if part.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    assert info["trainable_params"] == sum(p.numel() for p in method.reader.model.parameters() if p.requires_grad)
+    frozen = {
+        name.replace(".base_layer", ""): part for name, part in method.reader.model.named_parameters() if not part.requires_grad
+    }
+    assert all(torch.equal(before[name], part) for name, part in frozen.items())
+    moved = [part.abs().sum() for name, part in method.reader.model.named_parameters() if "lora_B" in name]
+    assert all(float(total) > 0 for total in moved)
+
+
+def test_learned_tokens_are_the_same_for_every_row_and_the_only_thing_trained(parts: Parts, fit_data: MakeData) -> None:
+    before = parts.receiver.embed.weight.clone()
+    method = PromptTuning(parts)
+    data = fit_data("tinyworld_topic", steps=4)
+    assert method.fit(data)["trainable_params"] == parts.settings.virtual_tokens * parts.receiver.width
+    soft = method.learner.soft_tokens(data.train[:3])
+    assert torch.equal(soft.vectors[0], soft.vectors[2])
+    assert torch.equal(before, parts.receiver.embed.weight)
+
+
+def test_the_prior_cannot_tell_rows_apart(parts: Parts, fit_data: MakeData) -> None:
+    method = build_method("prior", parts)
+    method.fit(fit_data("tinyworld_topic"))
+    rows = read_task(load_task("tinyworld_topic"), "test", max_rows=6).examples
+    scores = [prediction.scores for prediction in method.predict(rows, max_new_tokens=1)]
+    assert all(row == pytest.approx(scores[0], abs=1e-4) for row in scores)
+
+
+def test_shots_come_from_train_with_every_label_and_stand_before_the_question(parts: Parts, fit_data: MakeData) -> None:
+    method = FewShot(parts)
+    data = fit_data("tinyworld_topic")
+    chosen = method.fit(data)["shots"]
+    by_id = {row.id: row for row in data.train}
+    assert len({by_id[row_id].label for row_id in chosen}) == 3
+    row = read_task(data.task, "test", max_rows=1).examples[0]
+    [prompt] = method.prompts([row])
+    text = prompt.text
+    assert text.endswith(row.receiver_prompt_aware.text)
+    assert all(f"{by_id[i].receiver_prompt_aware.text} {by_id[i].answer}\n\n" in text for i in chosen)
+    assert method.fit(replace(data, seed=2))["shots"] != chosen
+
+
+def test_shots_that_do_not_fit_are_dropped(parts: Parts, fit_data: MakeData) -> None:
+    method = FewShot(parts)
+    data = fit_data("tinyworld_topic")
+    method.fit(data)
+    method.shots = [replace(shot, receiver_prompt_aware=Prompt("word " * 400, "?")) for shot in method.shots]
+    row = read_task(data.task, "test", max_rows=1).examples[0]
+    [prompt] = method.prompts([row])
+    assert 0 < prompt.text.count("?" + " ") <= 2
+    assert parts.receiver.count_tokens(prompt) < parts.receiver.max_tokens
+
+
+def test_an_ensemble_averages_probabilities(parts: Parts) -> None:
+    rows = read_task(load_task("tinyworld_topic"), "test", max_rows=3).examples
+    found = build_method("ensemble", parts).predict(rows, max_new_tokens=1)
+    readers = [build_method(name, parts).predict(rows, max_new_tokens=1) for name in ("sender_text", "receiver_text")]
+    for index, prediction in enumerate(found):
+        beliefs = [torch.tensor(reader[index].scores).softmax(-1) for reader in readers]
+        torch.testing.assert_close(torch.tensor(prediction.scores).exp(), sum(beliefs) / 2, atol=1e-5, rtol=1e-4)
+
+
+def test_overlap_counts_shared_characters() -> None:
+    shares = overlap([(0, 4), (4, 9)], [(0, 2), (2, 6), (6, 9)])
+    assert shares.tolist() == [[2.0, 2.0, 0.0], [0.0, 2.0, 3.0]]
+
+
+def test_ridge_maps_words_to_the_receivers_own_embeddings(parts: Parts) -> None:
+    """Between a model and itself at layer 0 the map exists, up to the norm in front of it."""
+    from latentwire.models.sender import load_sender
+
+    sender = load_sender("nano-mistral", layer=0, device="cpu")
+    rows = read_task(load_task("tinyworld_record1"), "train", max_rows=300).examples
+    texts = [row.sender_prompt for row in rows]
+    _, own = fit_ridge(sender, parts.receiver, train=texts[:250], validation=texts[250:])
+    _, other = fit_ridge(parts.sender, parts.receiver, train=texts[:250], validation=texts[250:])
+    assert own["validation_r2"] > 0.9
+    assert 0.3 < other["validation_r2"] < own["validation_r2"]
