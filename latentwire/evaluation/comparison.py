@@ -1,6 +1,7 @@
 """Methods compared on the same rows, from stored predictions alone.
 
 Seeds: a score is the mean over the seeds; its interval and every difference are over rows, each row with the mean of its seeds.
+These intervals say how much the rows decide; how much the seeds decide is the standard deviation.
 McNemar needs right or wrong, so it is done seed by seed and the median seed's p is given (the larger of the middle two).
 """
 
@@ -128,6 +129,7 @@ class _Group:
     header: PredictionHeader
     by_seed: dict[int | None, Rows] = field(default_factory=dict)
     headers: list[PredictionHeader] = field(default_factory=list)
+    _means: dict[str, dict[tuple[str, str], float]] = field(default_factory=dict)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -140,9 +142,11 @@ class _Group:
         return self.by_seed.get(seed) or self.any_seed()
 
     def means(self, metric: str) -> dict[tuple[str, str], float]:
-        """Row → mean over the seeds."""
-        runs = list(self.by_seed.values())
-        return {key: statistics.fmean(rows[key]["values"][metric] for rows in runs) for key in runs[0]}
+        """Row → mean over the seeds, computed once; the group must be complete."""
+        if metric not in self._means:
+            runs = list(self.by_seed.values())
+            self._means[metric] = {key: sum([rows[key]["values"][metric] for rows in runs]) / len(runs) for key in runs[0]}
+        return self._means[metric]
 
 
 Groups = Mapping[tuple[str, str, str | None], _Group]

@@ -81,11 +81,10 @@ class Predictions(NamedTuple):
     records: list[PredictionRecord]
 
 
-def prediction_path(run_folder: Path, header: PredictionHeader) -> Path:
-    """Where the predictions of this task, method, seed and control are kept."""
-    seed = "" if header["seed"] is None else f"-seed{header['seed']}"
-    control = f"-{header['control']}" if header["control"] else ""
-    return run_folder / PREDICTIONS_FOLDER / _safe(header["task"]) / f"{_safe(header['method'])}{seed}{control}.jsonl"
+def prediction_path(run_folder: Path, task: str, method: str, *, seed: int | None = None, control: str | None = None) -> Path:
+    """Where these predictions are kept; a resume looks there (``read_header``) before it predicts."""
+    ending = ("" if seed is None else f"-seed{seed}") + (f"-{control}" if control else "")
+    return run_folder / PREDICTIONS_FOLDER / _safe(task) / f"{_safe(method)}{ending}.jsonl"
 
 
 def _safe(name: str) -> str:
@@ -99,7 +98,7 @@ def write_predictions(run_folder: Path, header: PredictionHeader, records: Seque
     Raises:
         ArtefactError: the file holds another task, method, seed or control, whose name differs in unsafe characters only.
     """
-    path = prediction_path(run_folder, header)
+    path = prediction_path(run_folder, header["task"], header["method"], seed=header["seed"], control=header["control"])
     lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
     full = {**header, "schema_version": SCHEMA_VERSION, "n": len(records), "records_sha256": digest(lines)}
     if path.is_file() and (other := _header_or_none(path)) is not None and _key(other) != _key(header):

@@ -33,16 +33,18 @@ def test_predictions_come_back_as_they_were_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "questions/receiver_text.jsonl"),
+        ({"method": "receiver_text"}, "questions/receiver_text.jsonl"),
         ({"method": "bridge:perceiver", "seed": 42}, "questions/bridge-perceiver-seed42.jsonl"),
         ({"method": "bridge:perceiver", "seed": 42, "control": "shuffled"}, "questions/bridge-perceiver-seed42-shuffled.jsonl"),
         ({"task": "../../etc", "method": "/a b\\c"}, "-..-etc/-a-b-c.jsonl"),
-        ({"task": ".."}, "-/receiver_text.jsonl"),
+        ({"task": "..", "method": "x"}, "-/x.jsonl"),
     ],
 )
 def test_file_names_are_readable_and_stay_in_the_run(changes: dict[str, object], expected: str, tmp_path: Path) -> None:
-    path = prediction_path(tmp_path, answered([True], **changes).header)
+    path = write_predictions(tmp_path, *answered([True], **changes))
     assert path == tmp_path / "predictions" / expected
+    name = {"task": "questions", **changes}
+    assert path == prediction_path(tmp_path, **name)  # type: ignore[arg-type]
 
 
 def test_a_second_name_for_the_same_file_is_refused(tmp_path: Path) -> None:
