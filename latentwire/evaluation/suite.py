@@ -18,7 +18,7 @@ from latentwire.data.readers import TaskRows, count_overlap, read_task
 from latentwire.data.task import Task, load_task
 from latentwire.errors import ArtefactError, StoppedEarlyError, UsageError
 from latentwire.evaluation.evaluator import Advance, EvaluationSettings, Origin, describe, predict_all, prompt_hash
-from latentwire.evaluation.predictions import PredictionHeader, Predictions, prediction_path, read_predictions, write_predictions
+from latentwire.evaluation.predictions import Predictions, prediction_path, read_predictions, write_predictions
 from latentwire.evaluation.results import ResultRow, Results, RunInfo, state_of, write_results
 from latentwire.evaluation.rows import result_rows
 from latentwire.evaluation.run import RESULTS_FILE
@@ -179,7 +179,7 @@ def _answered(request: SuiteRequest, parts: Parts, data: _TaskData, name: str, m
 def _kept(request: SuiteRequest, data: _TaskData, method: Method, control: str | None, origin: Origin) -> Predictions | None:
     """What an earlier run left for exactly this method, control, seed and rows."""
     seed = origin.seed if method.seeded else None
-    path = prediction_path(request.folder, _address(data.task.name, method.label, seed, control))
+    path = prediction_path(request.folder, data.task.name, method.label, seed=seed, control=control)
     if not path.is_file():
         return None
     try:
@@ -188,11 +188,6 @@ def _kept(request: SuiteRequest, data: _TaskData, method: Method, control: str |
         request.say(f"{error}; made again")
         return None
     return found if found.header["identity"] == origin.identity else None
-
-
-def _address(task: str, method: str, seed: int | None, control: str | None) -> PredictionHeader:
-    """As much of a header as a file's place depends on."""
-    return {"task": task, "method": method, "seed": seed, "control": control}  # type: ignore[typeddict-item]
 
 
 def _identity(request: SuiteRequest, parts: Parts, data: _TaskData, name: str, method: Method, seed: int) -> str:
