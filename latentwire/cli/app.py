@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from latentwire.cli import cache, demo, evaluate, fetch, nano, send, train
+from latentwire.cli import cache, demo, evaluate, fetch, nano, send, tasks, train
 from latentwire.errors import LatentWireError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("fetch")(fetch.fetch)
 app.command("demo")(demo.demo)
 app.add_typer(cache.app, name="cache")
 app.add_typer(nano.app, name="nano")
+app.add_typer(tasks.app, name="tasks")
 
 
 @app.callback(invoke_without_command=True)
