@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
 
 from latentwire.cli.console import emit_json
 
@@ -13,7 +14,16 @@ if TYPE_CHECKING:
     from latentwire.data.task import Example, Task
     from latentwire.models.chat import Prompter
 
-app = typer.Typer(help="List the tasks, or show the exact prompts of a row.", invoke_without_command=True)
+
+class _Listing(TyperGroup):
+    """``latentwire tasks`` alone, or with an option, is ``latentwire tasks list``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        listing = not args or (args[0].startswith("-") and args[0] != "--help")
+        return list(super().parse_args(ctx, ["list", *args] if listing else args))
+
+
+app = typer.Typer(help="List the tasks (also without a command), or show the exact prompts of a row.", cls=_Listing)
 JSON = typer.Option(False, "--json", help="Print as JSON on stdout.")
 NAME = typer.Argument(help="Task name, or the path of your own YAML file.", show_default=False)
 ROW = typer.Option(0, "--row", help="Which row, counted from 0.")
@@ -26,11 +36,9 @@ TARGET = typer.Option("answer", "--target", help="answer, or solution: the worke
 PROMPT_STYLE = typer.Option("auto", "--prompt_style", help="plain, chat, or auto: chat where the tokenizer has a template.")
 
 
-@app.callback()
-def tasks(context: typer.Context, as_json: bool = JSON) -> None:
+@app.command("list")
+def list_tasks(as_json: bool = JSON) -> None:
     """One line per shipped task."""
-    if context.invoked_subcommand is not None:
-        return
     from latentwire.data.task import load_task, task_names
 
     configs = [load_task(name).config for name in task_names()]
