@@ -65,12 +65,17 @@ class TrainingSettings(Schema):
     checkpoint_every: int = Field(250, ge=1)
 
 
-class RunConfig(Schema):
+class PromptSettings(Schema):
+    """How tasks are posed and prompts written: the same for every task and both models of a run."""
+
+    variant: TaskVariant = TaskVariant()
+    prompt_style: Literal["plain", "chat", "auto"] = Field("auto", description="auto: chat where the tokenizer has a template")
+
+
+class RunConfig(PromptSettings):
     """Everything that decides a trained bridge."""
 
     task: tuple[str, ...]
-    variant: TaskVariant = TaskVariant()
-    prompt_style: Literal["plain", "chat", "auto"] = "auto"
     sender: SenderSettings
     receiver: ModelSettings
     bridge: dict[str, Any] = Field(default_factory=lambda: {"name": "perceiver"})

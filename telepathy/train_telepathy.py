@@ -9,12 +9,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from latentwire.cli.paper import PAPER_RECEIVER, PAPER_SENDER, paper_parser, run_script
+from latentwire.cli.paper import PAPER_RECEIVER, PAPER_SENDER, add_prompt_flags, paper_parser, prompt_settings, run_script
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = paper_parser(__doc__ or "")
+    add_prompt_flags(parser)
     bridge = parser.add_argument_group("bridge")
     bridge.add_argument("--bridge_type", default="perceiver", help="perceiver, pooled or linear")
     bridge.add_argument("--soft_tokens", type=int, default=8, help="soft tokens per message (perceiver)")
@@ -65,6 +66,7 @@ def main(flags: argparse.Namespace) -> None:
     config = build_config(
         {
             "task": flags.dataset,
+            **prompt_settings(flags),
             "sender": {"model": flags.source_model, "layer": layer, "dtype": flags.dtype},
             "receiver": {"model": flags.target_model, "dtype": flags.dtype},
             "bridge": bridge,

@@ -51,6 +51,9 @@ def test_file_gives_its_values_and_leaves_the_defaults(config_file: Path) -> Non
         ("training.lr=1e-3", "training.lr", 1e-3),
         ("training.first_stage.objective=note", "training.first_stage.objective", "note"),
         ("sender.layer=0", "sender.layer", 0),
+        ("variant.sender_sees=all", "variant.sender_sees", "all"),
+        ("variant.max_new_tokens=300", "variant.max_new_tokens", 300),
+        ("prompt_style=chat", "prompt_style", "chat"),
         ("data.train_rows=null", "data.train_rows", None),
         ("output_dir=runs/x=y", "output_dir", "runs/x=y"),
         (" seed =7", "seed", 7),
@@ -97,6 +100,9 @@ def test_bridge_setting_alone_keeps_the_others() -> None:
         ("training.steps=0", r"training.steps = 0 does not fit: "),
         ("training.steps=soon", r"training.steps = 'soon' does not fit: "),
         ("training.optimizer=sgd", r"training.optimizer = 'sgd' does not fit: .*adamw.*muon"),
+        ("variant.sender_see=all", r"unknown key 'variant.sender_see'; did you mean sender_sees"),
+        ("variant.target=both", r"variant.target = 'both' does not fit: "),
+        ("prompt_style=raw", r"prompt_style = 'raw' does not fit: "),
         ("sender.dtype=int8", r"sender.dtype = 'int8' does not fit: "),
         ("seed", r"^override 'seed' does not fit; write --set key.path=value$"),
         ("=3", r"^override '=3' does not fit; write --set key.path=value$"),
@@ -153,7 +159,18 @@ def test_identity_does_not_follow_the_output_folder() -> None:
     assert build("output_dir=elsewhere").folder == Path("elsewhere")
 
 
-@pytest.mark.parametrize("override", ["seed=1", "training.lr=0.1", "bridge.soft_tokens=5", "sender.layer=1", "task=trec"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "training.lr=0.1",
+        "bridge.soft_tokens=5",
+        "sender.layer=1",
+        "task=trec",
+        "variant.target=solution",
+        "prompt_style=plain",
+    ],
+)
 def test_identity_follows_what_decides_the_weights(override: str) -> None:
     assert build(override).identity != build().identity
 

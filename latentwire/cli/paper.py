@@ -28,6 +28,23 @@ def paper_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_prompt_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags about how a task is posed; ``prompt_settings`` makes the config's keys of them."""
+    prompts = parser.add_argument_group("prompts")
+    prompts.add_argument(
+        "--prompt_style", choices=("plain", "chat", "auto"), default="auto", help="auto: chat where the tokenizer has a template"
+    )
+    prompts.add_argument("--sender_sees", choices=("context", "all"), default="context", help="all: also the question")
+    prompts.add_argument(
+        "--target", choices=("answer", "solution"), default="answer", help="solution: the worked text that ends in the answer"
+    )
+
+
+def prompt_settings(flags: argparse.Namespace) -> dict[str, object]:
+    """The keys of a run config that ``add_prompt_flags`` gives."""
+    return {"prompt_style": flags.prompt_style, "variant": {"sender_sees": flags.sender_sees, "target": flags.target}}
+
+
 def run_script(main: Callable[[], None]) -> int:
     """Runs a script's work; a missing environment and known errors become one line and an exit code."""
     missing = [module for module in NEEDED_MODULES if find_spec(module) is None]

@@ -6,8 +6,9 @@ Tokens are those of the reading model. Nothing here knows a model: it is told ho
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from latentwire.data.readers import Cut, TaskRows
 from latentwire.data.task import Example, Task
@@ -15,6 +16,7 @@ from latentwire.errors import DataError
 from latentwire.prompts import Prompt
 
 
+@runtime_checkable
 class Reader(Protocol):
     """How one model counts: ``latentwire.models.chat.Prompter`` is one."""
 
@@ -64,9 +66,8 @@ def fit_rows(task: Task, rows: TaskRows, *, sender: Reader, receiver: Reader) ->
             ("receiver", receiver, aware_counts[place], receiver_most),
         ):
             if count > most:
-                whole = reader.count_texts([texts[end]])[0]
-                texts[end] = _shortened(task, example, end, reader, excess=count - most, whole=whole, most=most)
-                cuts.append(Cut(example.id, end, whole, reader.count_texts([texts[end]])[0]))
+                whole, texts[end] = texts[end], _shortened(task, example, end, reader, most)
+                cuts.append(Cut(example.id, end, *reader.count_texts([whole, texts[end]])))
                 fitted[place] = task.with_context(example, **texts)
     return dataclasses.replace(rows, examples=tuple(fitted), cuts=tuple(cuts))
 
@@ -97,21 +98,23 @@ def _answer_room(task: Task, examples: Sequence[Example], receiver: Reader) -> i
     return max(receiver.count_texts(sorted(texts)))
 
 
-def _shortened(task: Task, example: Example, end: str, reader: Reader, *, excess: int, whole: int, most: int) -> str:
-    """The longest beginning of the context with which the prompt of ``end`` fits."""
+def _shortened(task: Task, example: Example, end: str, reader: Reader, most: int) -> str:
+    """The longest beginning of the context with which the prompt of ``end`` has at most ``most`` tokens."""
+
+    def tokens_with(context: str) -> int:
+        tried = task.with_context(example, sender=context, receiver=context)
+        return reader.count([Prompt(tried.sender_prompt, "") if end == "sender" else tried.receiver_prompt_aware])[0]
+
     context = task.context(example)
-    left = whole
-    while context is not None and (left := left - excess) > 0:
-        text = reader.first(context, left)
-        if not text.strip():
-            break
-        tried = task.with_context(example, sender=text, receiver=text)
-        prompt = Prompt(tried.sender_prompt, "") if end == "sender" else tried.receiver_prompt_aware
-        if (excess := reader.count([prompt])[0] - most) <= 0:
-            return text
-    bare = example if context is None else task.with_context(example, sender="", receiver="")
-    prompt = Prompt(bare.sender_prompt, "") if end == "sender" else bare.receiver_prompt_aware
-    raise _too_long(task, example, reader.count([prompt])[0], end, reader, most)
+    if context is None:
+        prompt = Prompt(example.sender_prompt, "") if end == "sender" else example.receiver_prompt_aware
+        raise _too_long(task, example, reader.count([prompt])[0], end, reader, most)
+    whole = reader.count_texts([context])[0]
+    kept = bisect(range(1, whole + 1), most, key=lambda tokens: tokens_with(reader.first(context, tokens)))
+    text = reader.first(context, kept)
+    if not text.strip():
+        raise _too_long(task, example, tokens_with(""), end, reader, most)
+    return text
 
 
 def _too_long(task: Task, example: Example, count: int, end: str, reader: Reader, most: int) -> DataError:

@@ -22,7 +22,7 @@ from latentwire.evaluation.predictions import SCHEMA_VERSION, PredictionHeader, 
 from latentwire.evaluation.results import ResultRow
 from latentwire.evaluation.rows import chance_level, result_rows
 from latentwire.files import digest
-from latentwire.methods.base import Method, Prediction
+from latentwire.methods.base import AS_THE_TASK_SAYS, Method, Prediction
 
 
 @dataclass(frozen=True)
@@ -186,12 +186,9 @@ def describe(
 
 
 def who_sees(method: Method, examples: Sequence[Example]) -> tuple[str, str]:
-    """(sender sees, receiver sees); where a method says ``task``, what the task's rows say."""
-    sender, receiver = method.sender_sees, method.receiver_sees
-    if sender == "task":
-        sender = getattr(examples[0], "sender_sees", sender)
-    if receiver == "task":
-        receiver = getattr(examples[0], "receiver_sees", receiver)
+    """(sender sees, receiver sees); where a method leaves it to the task, what the task's rows say."""
+    sender = examples[0].sender_sees if method.sender_sees == AS_THE_TASK_SAYS else method.sender_sees
+    receiver = examples[0].receiver_sees if method.receiver_sees == AS_THE_TASK_SAYS else method.receiver_sees
     return sender, receiver
 
 

@@ -33,7 +33,9 @@ def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["eval", "--help"], ["nano", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["eval", "--help"], ["nano", "--help"], ["tasks", "--help"], ["--version"]]
+)
 def test_help_does_not_load_torch(arguments: list[str]) -> None:
     code = (
         "import sys; from latentwire.cli.app import main; code = main(sys.argv[1:]); "
