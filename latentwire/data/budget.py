@@ -118,10 +118,15 @@ def _shortened(task: Task, example: Example, end: str, reader: Reader, most: int
 
 
 def _too_long(task: Task, example: Example, count: int, end: str, reader: Reader, most: int) -> DataError:
+    where = f"task {task.name!r}, row {example.id}"
+    if task.config.limits.cut is None:
+        return DataError(
+            f"{where}: its prompt has {count} tokens of {reader.name!r}, the {end} reads at most {most} and nothing may be cut; "
+            f"name a field with limits.cut in {task.path.name}, or leave the row out"
+        )
     return DataError(
-        f"task {task.name!r}, row {example.id}: what is never cut (options, question, cue) has {count} tokens of "
-        f"{reader.name!r}, the {end} may read {most}; raise limits.{end}_tokens in {task.path.name} as far as the model reads, "
-        "or leave the row out"
+        f"{where}: what is never cut (options, question, cue) has {count} tokens of {reader.name!r}, the {end} reads at most "
+        f"{most}; raise limits.{end}_tokens in {task.path.name} as far as the model reads, or leave the row out"
     )
 
 

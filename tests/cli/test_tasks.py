@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from latentwire.cli.app import main
-from latentwire.data.task import task_names
+from latentwire.data.task import load_task, task_names
 from tests.data.writing import write_rows, write_task
 
 
@@ -39,6 +40,27 @@ def test_a_row_as_json_has_its_counts_and_cuts(tmp_path: Path, capsys: pytest.Ca
     assert prompts["sender"]["before"].startswith("<s> Text: Is it round?")
     assert [cut["end"] for cut in shown["cuts"]] == ["sender"]
     assert (shown["options"], shown["answer"]) == ({"no": "no", "yes": "yes"}, "yes")
+
+
+def test_the_task_files_in_the_docs_work_from_outside_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    docs = (Path(__file__).resolve().parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    names = []
+    for block in re.findall(r"```yaml\n(.*?)```", docs, flags=re.DOTALL):
+        path = tmp_path / f"{block.split()[1]}.yaml"
+        path.write_text(block, encoding="utf-8")
+        names.append(load_task(str(path)).name)
+    assert names == ["mine", "riddles"]
+    (tmp_path / "riddles").mkdir()
+    row = {"riddle": "It has teeth and never bites.", "choices": ["a dog", "a comb", "a river", "a cloud"], "solution": "B"}
+    (tmp_path / "riddles" / "test.jsonl").write_text(json.dumps(row))
+    assert main(["tasks", "show", str(tmp_path / "riddles.yaml"), "--data_dir", str(tmp_path)]) == 0
+    assert "→ B. a comb (1 token)" in capsys.readouterr().out
+
+
+def test_every_task_is_in_the_table_of_who_sees_what() -> None:
+    docs = (Path(__file__).resolve().parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    table = docs.partition("## Who sees what")[2].partition("\n## ")[0]
+    assert [name for name in task_names() if not name.startswith("tinyworld") and name not in table] == []
 
 
 @pytest.mark.parametrize(

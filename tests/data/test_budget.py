@@ -109,15 +109,20 @@ def test_tokens_that_melt_together_are_counted_in_the_whole_prompt(tmp_path: Pat
             7,
             1000,
             {},
-            r"row r1: what is never cut \(options, question, cue\) has 8 tokens of 'wordy', the sender may read 7; raise",
+            r"row r1: what is never cut \(options, question, cue\) has 8 tokens of 'wordy', the sender reads at most 7; raise",
         ),
         (
             1000,
             8,
             {},
-            r"row r1: what is never cut .* has 8 tokens of 'wordy', the receiver may read 5; raise limits.receiver_tokens",
+            r"row r1: what is never cut .* has 8 tokens of 'wordy', the receiver reads at most 5; raise limits.receiver_tokens",
         ),
-        (20, 1000, {"limits": {}}, r"row r1: what is never cut .* has 48 tokens of 'wordy', the sender may read 20; raise"),
+        (
+            20,
+            1000,
+            {"limits": {}},
+            r"row r1: its prompt has 48 tokens of 'wordy', the sender reads at most 20 and nothing may be cut; name",
+        ),
     ],
     ids=["options for the sender", "options for the receiver", "nothing may be cut"],
 )

@@ -11,7 +11,9 @@ from latentwire.data.task_config import TaskConfig, TaskVariant
 from latentwire.errors import ConfigError, DataError, UnknownNameError
 from latentwire.evaluation.metrics import METRICS
 from latentwire.prompts import Prompt
+from latentwire.training.run import train_run
 from tests.data.writing import own_task, write_rows, write_task
+from tests.training.test_trainer import small_config
 
 TINY_WORLD = [name for name in task_names() if name.startswith("tinyworld_")]
 ROW: dict[str, Any] = {
@@ -317,3 +319,19 @@ def test_file_that_is_no_task_is_refused_in_one_line(tmp_path: Path, content: by
 def test_missing_task_file_lists_the_shipped_tasks(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^task file '.*gone.yaml' does not exist; shipped tasks: agnews, "):
         load_task(str(tmp_path / "gone.yaml"))
+
+
+def test_a_task_is_posed_in_its_variant_by_the_run_config(tmp_path: Path) -> None:
+    write_rows(tmp_path, [{**ROW, "worked": "1 + 1 = 2\n## 2"}] * 20, "train")
+    task = write_task(tmp_path, **SOLVED)
+    config = small_config(
+        tmp_path / "run",
+        task=[str(task)],
+        data={"data_dir": str(tmp_path), "validation_rows": 2},
+        training={"steps": 1},
+        variant={"target": "solution", "max_new_tokens": 3},
+    )
+    with pytest.raises(
+        DataError, match=r"the target has \d+ tokens of 'nano-mistral@1', max_new_tokens is 3; raise it in mine.yaml"
+    ):
+        train_run(config, cache_folder=tmp_path / "cache")

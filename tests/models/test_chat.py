@@ -209,3 +209,23 @@ def test_a_bridge_trained_in_chat_is_refused_in_plain() -> None:
     pair.check(sender=model, receiver=model, sender_layer=1, receiver_style="chat:12")
     with pytest.raises(MismatchError, match=r"receiver prompt style chat:12 of 'm', given are plain of 'm'"):
         pair.check(sender=model, receiver=model, sender_layer=1)
+
+
+def test_a_bridge_is_trained_evaluated_and_used_in_the_style_it_records(chat_folder: dict[str, str], tmp_path: Path) -> None:
+    from latentwire import Telepathy
+    from latentwire.evaluation.evaluator import EvaluationSettings
+    from latentwire.evaluation.run import EvaluationRequest, evaluate_run
+    from latentwire.training.run import train_run
+    from tests.training.test_trainer import small_config
+
+    ends = {"sender": {"model": chat_folder["llama"], "layer": 1}, "receiver": {"model": chat_folder["mistral"]}}
+    train_run(small_config(tmp_path / "run", **ends), cache_folder=tmp_path / "cache")
+    wire = Telepathy.from_pretrained(tmp_path / "run" / "bridge", device="cpu")
+    assert wire.pair.sender_style == wire.sender.prompter.style == Prompter(resolve(chat_folder["llama"])).style
+    assert wire.pair.receiver_style == Prompter(resolve(chat_folder["mistral"])).style
+    assert wire.ask(wire.send(CONTEXTS), ["How many apples?"])
+    request = EvaluationRequest(tmp_path / "run", max_rows=4, settings=EvaluationSettings(latency_rows=0))
+    assert evaluate_run(request)["rows"]
+    plain = small_config(tmp_path / "plain", **ends, prompt_style="plain")
+    train_run(plain, cache_folder=tmp_path / "cache")
+    assert Telepathy.from_pretrained(tmp_path / "plain" / "bridge", device="cpu").receiver.prompter.style == "plain"
