@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from latentwire.cli.paper import paper_parser, run_script
+from latentwire.cli.paper import add_prompt_flags, paper_parser, prompt_settings, run_script
 
 #: --baseline → methods
 BASELINES = {
@@ -31,6 +31,7 @@ BASELINES = {
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = paper_parser(__doc__ or "")
+    add_prompt_flags(parser)
     baselines = parser.add_argument_group("baselines")
     baselines.add_argument("--baseline", choices=(*BASELINES, "all"), default="zeroshot", help="which one")
     baselines.add_argument("--shots", type=int, default=5, help="fewshot: solved rows in the prompt")
@@ -64,6 +65,7 @@ def main(flags: argparse.Namespace) -> None:
     config = build_config(
         {
             "task": flags.dataset,
+            **prompt_settings(flags),
             "sender": {"model": flags.source_model, "layer": flags.source_layer, "dtype": flags.dtype},
             "receiver": {"model": flags.target_model, "dtype": flags.dtype},
             "bridge": {"name": "perceiver", "soft_tokens": 8},

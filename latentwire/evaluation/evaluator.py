@@ -231,4 +231,5 @@ def prompt_hash(examples: Sequence[Example]) -> str:
 
 def _content(example: Example) -> list[str]:
     prompts = [example.sender_prompt, *example.receiver_prompt, *example.receiver_prompt_aware]
-    return [example.id, *prompts, *example.options, example.answer]
+    shown = [*(example.receiver_prompt_options or ()), *example.option_texts]
+    return [example.id, *prompts, *shown, *example.options, example.answer, *example.answers]

@@ -60,6 +60,8 @@ class RunInfo(TypedDict):
     data_revisions: dict[str, str]
     #: tasks whose evaluation split was not read in full
     partial: list[str]
+    #: what is to be known about the rows of a task: blocks cut from one split, contexts cut to fit, rows that also stand in train
+    notes: dict[str, list[str]]
     #: hash of every prompt that was answered, by task
     prompt_hashes: dict[str, str]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from latentwire.bridges.base import WEIGHTS_FILE, Bridge, identity_of
 from latentwire.config import RunConfig, build_config
-from latentwire.data.budget import fit_rows
+from latentwire.data.budget import describe_cuts, fit_rows
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, Task, load_task
 from latentwire.errors import ArtefactError, UsageError
@@ -88,7 +88,7 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
     bridge = Bridge.from_pretrained(request.run_folder / ARTEFACT_FOLDER)
     chosen = list(request.methods or WITHOUT_FIT)
     rows_of: list[tuple[Task, Sequence[Example]]] = []
-    partial, revisions, hashes = [], {}, {}
+    partial, revisions, hashes, notes = [], {}, {}, {}
     sender_end, receiver_end = load_prompters(config)
     for name in request.tasks or config.task:
         task = load_task(name, config.variant)
@@ -97,6 +97,7 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
         read = fit_rows(task, read, sender=sender_end, receiver=receiver_end)
         rows_of.append((task, read.examples))
         revisions[task.name], hashes[task.name] = read.revision, prompt_hash(read.examples)
+        notes[task.name] = [line for line in (read.note, describe_cuts(read)) if line]
         partial += [] if read.complete else [task.name]
     classes = [method_class(name) for name in chosen]
     for method in classes:
@@ -131,6 +132,7 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
         hardware=hardware_summary(parts.receiver.device),
         data_revisions=revisions,
         partial=partial,
+        notes=notes,
         prompt_hashes=hashes,
     )
     return write_results(request.result_path, info, rows)

@@ -84,7 +84,8 @@ def run_suite(request: SuiteRequest) -> Results:
     data = [_read(request, task, parts) for task in tasks]
     rows: list[ResultRow] = []
     for task_data in data:
-        request.say(_budget(task_data))
+        for line in (_budget(task_data), *row_notes(task_data.train, task_data.test)):
+            request.say(line)
         for name, method in classes.items():
             reason = method(parts).unsuitable(task_data.task)
             if reason is not None:
@@ -110,6 +111,7 @@ def run_suite(request: SuiteRequest) -> Results:
         hardware=hardware_summary(receiver.device),
         data_revisions={item.task.name: item.test.revision for item in data},
         partial=[item.task.name for item in data if not item.test.complete],
+        notes={item.task.name: row_notes(item.train, item.test) for item in data},
         prompt_hashes={item.task.name: prompt_hash(item.test.examples) for item in data},
     )
     return write_results(request.folder / RESULTS_FILE, info, rows)
@@ -121,19 +123,21 @@ def _read(request: SuiteRequest, task: Task, parts: Parts) -> _TaskData:
     for split, limit in (("train", settings.train_rows), ("validation", settings.validation_rows), ("test", request.max_rows)):
         rows = read_task(task, split, data_dir=settings.data_dir, max_rows=limit)
         splits[split] = fit_rows(task, rows, sender=parts.sender.prompter, receiver=parts.receiver.prompter)
-        for line in (rows.note, describe_cuts(splits[split])):
-            if line:
-                request.say(f"{task.name}, {split}: {line}")
     return _TaskData(task, **splits)
+
+
+def row_notes(train: TaskRows, test: TaskRows) -> list[str]:
+    """What is to be known about the rows of an evaluation, for the result file."""
+    shared = count_overlap(train.examples, test.examples)
+    lines = [test.note, describe_cuts(test), f"{shared} rows also stand in train" if shared else ""]
+    return [line for line in lines if line]
 
 
 def _budget(data: _TaskData) -> str:
     """The data budget, the same for all methods."""
-    shared = count_overlap(data.train.examples, data.test.examples)
     return (
         f"{data.task.name}: {len(data.train.examples):,} rows to learn from, {len(data.validation.examples):,} to choose on, "
-        f"{len(data.test.examples):,} to report on{'' if data.test.complete else ' (a part of the split)'}; "
-        f"{shared} of these also stand in train"
+        f"{len(data.test.examples):,} to report on{'' if data.test.complete else ' (a part of the split)'}"
     )
 
 
