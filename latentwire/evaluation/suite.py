@@ -30,6 +30,7 @@ from latentwire.provenance import git_state, versions
 from latentwire.training.run import load_pair
 
 WORK_FOLDER = "work"
+GOES_ON = "the same command goes on from there"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def run_suite(request: SuiteRequest) -> Results:
                 for predictions in _answered(request, parts, task_data, name, method(parts), seed):
                     rows += result_rows(*predictions)
                 if request.should_stop():
-                    raise StoppedEarlyError(f"stopped after {name} on {task_data.task.name}; the same command goes on from there")
+                    raise StoppedEarlyError(f"stopped after {name} on {task_data.task.name}; {GOES_ON}")
     if not rows:
         raise UsageError("nothing to run: none of the methods fits any of the tasks; see `latentwire methods`")
     info = RunInfo(
@@ -159,19 +160,21 @@ def _answered(request: SuiteRequest, parts: Parts, data: _TaskData, name: str, m
     fit = {}
     if method.fits:
         request.say(f"{method.label} on {data.task.name}{f', seed {seed}' if method.seeded else ''}: fitting")
-        fit = method.fit(
-            FitData(
-                task=data.task,
-                train=data.train.examples,
-                validation=data.validation.examples,
-                seed=seed,
-                config=request.config,
-                folder=request.folder / WORK_FOLDER / data.task.name / f"{name.replace(':', '-')}-{origin.identity}",
-                device=request.device,
-                say=request.say,
-                should_stop=request.should_stop,
-            )
+        fit_data = FitData(
+            task=data.task,
+            train=data.train.examples,
+            validation=data.validation.examples,
+            seed=seed,
+            config=request.config,
+            folder=request.folder / WORK_FOLDER / data.task.name / f"{name.replace(':', '-')}-{origin.identity}",
+            device=request.device,
+            say=request.say,
+            should_stop=request.should_stop,
         )
+        try:
+            fit = method.fit(fit_data)
+        except StoppedEarlyError as error:
+            raise StoppedEarlyError(f"{method.label} on {data.task.name}: {str(error).partition(';')[0]}; {GOES_ON}") from None
     origin = Origin(origin.split, seed, origin.data_revision, origin.partial, origin.identity, fit)
     for control in controls:
         records = predict_all(data.task, data.test.examples, method, control, request.evaluation, advance=request.advance)

@@ -96,7 +96,7 @@ def test_the_readmes_commands_run_as_written(
 ) -> None:
     monkeypatch.chdir(demo_folder)
     commands = [line for line in readme_commands() if line.startswith(".venv/bin/latentwire")]
-    assert len(commands) == 4
+    assert len(commands) == 8
     for line in commands:
         assert main(shlex.split(line)[1:]) == 0, line
     assert "47" in capsys.readouterr().out

@@ -45,7 +45,7 @@ RECORDS = Phase(
 ATTRIBUTES = Phase(
     "attributes",
     {"copy": 0.5, "look_up": 1, "complete": 1, "record2": 2, "record3": 3, "attributes": 9},
-    steps=5_000,
+    steps=6_500,
     least_steps=600,
     gate={"record3/who": 0.94, "record3/item": 0.94, "record3/count": 0.94, "record3/colour": 0.94, "record3/place": 0.9},
 )
@@ -53,9 +53,9 @@ WORLD = Phase(
     "world",
     {
         "copy": 2, "look_up": 1, "complete": 1, "record1": 2, "record2": 3, "record3": 4, "names": 1, "code8": 2, "code24": 2,
-        "sentiment": 3, "topic": 1, "intent": 2, "sums": 4, "math1": 2, "math2": 4,
+        "sentiment": 3, "topic": 1, "intent": 2, "sums": 4, "math1": 2, "math2": 4, "attributes": 3,
     },
-    steps=2_500,
+    steps=2_000,
     text_every=1,
 )  # fmt: skip
 DECAY = Phase(
@@ -64,7 +64,7 @@ DECAY = Phase(
         "copy": 1, "look_up": 0.5, "complete": 1, "record1": 2, "record2": 3, "record3": 5, "names": 1, "code8": 3, "code24": 2,
         "sentiment": 4, "topic": 1, "intent": 2, "sums": 1, "math1": 2, "math2": 3,
     },
-    steps=3_500,
+    steps=3_000,
     text_every=1,
 )  # fmt: skip
 
