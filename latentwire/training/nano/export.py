@@ -62,6 +62,7 @@ def _training_figures(trainer: Pretrainer, name: str) -> dict[str, Any]:
         "plain_text_tokens": trainer.text_tokens,
         "minutes": round(trainer.seconds / 60, 1),
         "threads": torch.get_num_threads(),
+        "compiled": trainer.compiled,
     }
 
 
@@ -87,7 +88,8 @@ A language model of {figures["params"]:,} parameters for demonstrations and test
 - **Data**: {figures["tokens"] / 1e6:.1f} M tokens, {share:.0%} plain English text (novels, textbooks, encyclopedia, stories;
   the last 2 % of every file held out), the rest generated tiny-world lessons (training split only). No benchmark rows.
 - **Training**: {figures["steps"]:,} steps, {figures["minutes"]:.0f} minutes on {figures["threads"]} CPU thread.
-  `latentwire nano train {base} --seed {figures["recipe"]["seed"]} --text_dir TEXT --out runs/nano/{base}`
+  `latentwire nano train {base} --seed {figures["recipe"]["seed"]}{" --compile" if figures["compiled"] else ""} --text_dir TEXT \
+  --out runs/nano/{base}`
 - **Held-out plain text**: {figures["held_out_text_nats_per_token"]:.3f} nats per token.
 - **Reading the tiny world as text**, exact match on {figures["rows_per_exam"]} test rows each (a fifth of them with names, places
   or symbol pairs never seen in training); *note* is the share of notes written without a fault:

@@ -96,7 +96,7 @@ class Pretrainer:
     """
 
     def __init__(self, recipe: Recipe, text: PlainText, folder: Path, *, resume: bool = False, compiled: bool = False) -> None:
-        self.recipe, self.text, self.folder = recipe, text, folder
+        self.recipe, self.text, self.folder, self.compiled = recipe, text, folder, compiled
         spec = recipe.spec()
         torch.manual_seed(recipe.seed)
         self.tokenizer = self._tokenizer(resume)

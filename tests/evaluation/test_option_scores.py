@@ -1,0 +1,51 @@
+"""The trie scorer gives what scoring each option alone gives, on every task that has options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentwire.data.task import load_task, task_names
+from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.prompts import Prompt
+from tests.data.test_prompts import three_examples
+
+TASKS = [name for name in task_names() if load_task(name).has_options]
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Receiver:
+    return load_receiver("nano-mistral", device="cpu")
+
+
+def one_by_one(receiver: Receiver, prompt: Prompt, options: tuple[str, ...]) -> list[float]:
+    ids = [receiver.answer_ids(prompt, option, end=False) for option in options]
+    if any(a != b and b[: len(a)] == a for a in ids for b in ids):  # one begins another: all are closed
+        ids = [[*own, receiver.end_id] for own in ids]
+    with torch.no_grad():
+        return [float(receiver.answer_log_probs(receiver.prefix([prompt]), [own])[0].sum()) for own in ids]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_scores_equal_those_of_each_option_alone(name: str, receiver: Receiver, tmp_path: Path) -> None:
+    for example in three_examples(load_task(name), tmp_path):
+        asked = [(example.receiver_prompt, example.options), (example.receiver_prompt_aware, example.options)]
+        if example.receiver_prompt_options is not None:
+            asked.append((example.receiver_prompt_options, example.option_texts))
+        for prompt, options in asked:
+            with torch.no_grad():
+                [scores] = receiver.score_options(receiver.prefix([prompt]), receiver.tries([prompt], [options]))
+            assert scores.tolist() == pytest.approx(one_by_one(receiver, prompt, options), abs=1e-4)
+
+
+def test_the_77_intents_too(receiver: Receiver, data_dir: Path) -> None:
+    from latentwire.data.readers import read_task
+
+    [example] = read_task(load_task("banking77"), "test", data_dir=data_dir, max_rows=1).examples
+    prompt = example.receiver_prompt
+    with torch.no_grad():
+        [scores] = receiver.score_options(receiver.prefix([prompt]), receiver.tries([prompt], [example.options]))
+    assert len(example.options) == 77
+    assert scores.tolist() == pytest.approx(one_by_one(receiver, prompt, example.options), abs=1e-4)
