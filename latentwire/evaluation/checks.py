@@ -13,15 +13,20 @@ EMPTY_SHARE = 0.5
 SAME_SHARE = 0.9
 
 
-def check_predictions(header: PredictionHeader, records: Sequence[PredictionRecord], *, blind: bool = False) -> list[str]:
+def check_predictions(
+    header: PredictionHeader, records: Sequence[PredictionRecord], *, blind: bool = False, learned: bool = True
+) -> list[str]:
     """One line for each problem; none for sound output.
 
     A control may be degenerate: it was made so. A ``blind`` method, to which nothing of the row arrives, may give one answer to all
-    rows (it can give no other), but no score that is not a number.
+    rows (it can give no other). So may one that has not ``learned`` from rows of the task: a model that cannot do a task zero-shot
+    is weak, and its score says so; a trained method that does the same is broken.
     """
     if header["control"] is not None:
         return []
-    found = [*_scores(records), *([] if blind or len(records) < MIN_ROWS else [*_labels(records), *_texts(records)])]
+    found = _scores(records)
+    if not blind and len(records) >= MIN_ROWS:
+        found += _empty(records) or ([*_labels(records), *_same(records)] if learned else [])
     return [f"{header['task']}, {header['method']}{_seed(header)}: {line}" for line in found]
 
 
@@ -43,14 +48,23 @@ def _labels(records: Sequence[PredictionRecord]) -> list[str]:
     return [f"one label ({rows[0]['prediction']!r}, option {rows[0]['option']}) for all {len(rows):,} rows; gold has {len(golds)}"]
 
 
-def _texts(records: Sequence[PredictionRecord]) -> list[str]:
-    """Empty free answers, or the same one nearly everywhere though gold answers differ."""
+def _free(records: Sequence[PredictionRecord]) -> list[PredictionRecord]:
     rows = [record for record in records if record["option"] is None]
-    if len(rows) < MIN_ROWS:
-        return []
+    return rows if len(rows) >= MIN_ROWS else []
+
+
+def _empty(records: Sequence[PredictionRecord]) -> list[str]:
+    """Free answers that are mostly silence."""
+    rows = _free(records)
     empty = sum(not record["prediction"].strip() for record in rows)
-    if empty >= EMPTY_SHARE * len(rows):
-        return [f"the text is empty in {empty:,} of {len(rows):,} rows"]
+    return [f"the text is empty in {empty:,} of {len(rows):,} rows"] if rows and empty >= EMPTY_SHARE * len(rows) else []
+
+
+def _same(records: Sequence[PredictionRecord]) -> list[str]:
+    """One free answer nearly everywhere though gold answers differ."""
+    rows = _free(records)
+    if not rows:
+        return []
     text, count = Counter(record["prediction"].strip() for record in rows).most_common(1)[0]
     commonest_gold = max(Counter(record["target"].strip() for record in rows).values())
     if count < SAME_SHARE * len(rows) or commonest_gold >= SAME_SHARE * len(rows):

@@ -181,7 +181,7 @@ def describe(
         problems=[],
         records_sha256="",
     )
-    header["problems"] = check_predictions(header, records, blind=method.blind)
+    header["problems"] = check_predictions(header, records, blind=method.blind, learned=method.fits)
     return Predictions(header, records)
 
 

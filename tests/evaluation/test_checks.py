@@ -49,3 +49,8 @@ def test_one_answer_is_right_where_gold_has_one() -> None:
 def test_a_method_to_which_nothing_arrives_can_only_give_one_answer() -> None:
     assert problems(ONE_LABEL, blind=True) == []
     assert len(problems(BAD, blind=True)) == 1
+
+
+def test_a_method_that_learned_nothing_may_be_weak_but_not_silent() -> None:
+    for records, count in ((ONE_LABEL, 0), (SAME, 0), (EMPTY, 1), (BAD, 1)):
+        assert len(check_predictions(header(records), records, learned=False)) == count

@@ -28,6 +28,7 @@ class Garbage(Method):
     sender_sees: ClassVar[str] = "context"
     receiver_sees: ClassVar[str] = "question"
     controls: ClassVar[tuple[str, ...]] = ("zero",)
+    fits: ClassVar[bool] = True
 
     def __init__(self, how: str) -> None:
         self.how = how

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
-from latentwire.data.tinyworld.lexicon import COLOURS, ITEMS, SEEN, SYMBOLS
+from latentwire.data.tinyworld.lexicon import COLOURS, COUNT_RANGE, ITEMS, SEEN, SYMBOLS
 from latentwire.data.tinyworld.rows import split_of
 from latentwire.data.tinyworld.scenes import (
     SCENES,
@@ -149,6 +149,20 @@ def attributes(rng: Random) -> Document:
     return document
 
 
+def things(rng: Random) -> Document:
+    """How many and which colour, by item, in a list of many: what stands before a word, where ``look_up`` asks what follows it."""
+    items = _distinct(rng, rng.randint(3, 8), lambda rng: pick(rng, ITEMS))
+    parts, asked = [], []
+    for item in items:
+        count, colour = str(rng.randint(*COUNT_RANGE)), pick(rng, COLOURS) if rng.random() < 0.8 else None
+        parts.append(f"{count} {colour} {item}" if colour else f"{count} {item}")
+        asked += [(f"count {item}", count), *([(f"colour {item}", colour)] if colour else [])]
+    document: Document = [("; ".join(parts) + ".", False)]
+    for query, value in rng.sample(asked, len(asked)):
+        document += [(f"\n{query}:", False), (f" {value}{END}", True)]
+    return document
+
+
 def sums(rng: Random) -> Document:
     """Additions and subtractions as the worked lines of word problems have them, many to a document."""
     document: Document = []
@@ -195,6 +209,7 @@ LESSONS: dict[str, Callable[[Random], Document]] = {
     "sums": sums,
     "names": names_only,
     "attributes": attributes,
+    "things": things,
 }
 
 
