@@ -9,6 +9,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from latentwire.data.task import Example
+from latentwire.evaluation.predictions import BY_TEXT
 from latentwire.methods.base import Prediction
 
 _MARKER = "Answer:"
@@ -86,8 +87,6 @@ def _after_marker(text: str) -> str:
     return _spaced(text.rpartition(_MARKER)[2])
 
 
-#: for this metric the receiver also sees the options
-BY_TEXT = "accuracy_by_text"
 METRICS: dict[str, Callable[[Prediction, Example], float | None]] = {
     "accuracy": accuracy,
     BY_TEXT: accuracy_by_text,

@@ -17,6 +17,8 @@ from latentwire.errors import ArtefactError
 from latentwire.files import digest, replacing
 
 PREDICTIONS_FOLDER = "predictions"
+#: the metric for which the receiver also sees the options
+BY_TEXT = "accuracy_by_text"
 SCHEMA_VERSION = 1
 
 

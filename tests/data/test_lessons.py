@@ -40,8 +40,12 @@ def test_lessons_show_training_scenes_only(lesson: str) -> None:
 
 
 def test_lessons_complete_and_copy_training_scenes_only() -> None:
-    records = [*documents("complete"), *documents("names"), *documents("attributes")]
-    assert {split_of(reading.scene_key("record2", document[0][0])) for document in records} == {"train"}
+    records = [document[0][0] for lesson in ("complete", "names", "attributes") for document in documents(lesson)]
+    sentences = [text for text in records if text.endswith(".")]
+    assert {split_of(reading.scene_key("record2", text)) for text in sentences} == {"train"}
+    notes = [text for text in records if not text.endswith(".")]
+    assert len(notes) > 30
+    assert {split_of("|".join(sorted(note.split("; ")))) for note in notes} == {"train"}
     codes = [text for document in documents("copy") if (text := document[0][0]).startswith("The code is")]
     assert len(codes) > 30
     assert {split_of(reading.scene_key("code8", text)) for text in codes} == {"train"}

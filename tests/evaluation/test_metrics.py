@@ -100,6 +100,11 @@ def test_another_number_does_not_match() -> None:
 def test_every_metric_gives_a_number_from_nought_to_one() -> None:
     for name, metric in METRICS.items():
         for text in ("", "47", "Answer: 47 #### 47", "the"):
-            found = metric(Prediction(text, 0, None, 0, 0), example("Answer: 47", label=0))
+            found = metric(Prediction(text, 0, None, 0, 0, option_by_text=1), example("Answer: 47", label=0))
             assert isinstance(found, float), name
             assert 0 <= found <= 1, name
+
+
+def test_options_whose_texts_were_not_scored_have_no_accuracy_by_text() -> None:
+    assert METRICS["accuracy_by_text"](Prediction("A", 0, None, 0, 0), example("A", label=0)) is None
+    assert METRICS["accuracy_by_text"](Prediction("A", 0, None, 0, 0, option_by_text=0), example("A", label=0)) == 1.0
