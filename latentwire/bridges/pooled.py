@@ -1,13 +1,15 @@
 """Pooled: one soft token for every R consecutive sender tokens, so that the message grows with the context.
 
 R states are laid side by side and pass a two-layer MLP. Fixed slots lose exact spans; contiguous pooling keeps them
-(ARC-Encoder, Pilchen et al. 2025, pools in the same way inside its encoder).
+(ARC-Encoder, Pilchen et al. 2025, pools in the same way inside its encoder). Each soft token also sees the group before its
+own: a word that is one token for the sender and two for the receiver can so be spelled over two places.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from pydantic import Field
@@ -22,6 +24,7 @@ class PooledConfig(BridgeConfig):
     name: Literal["pooled"] = "pooled"
     tokens_per_soft_token: int = Field(1, ge=1, le=256)
     hidden_size: int = Field(384, ge=8)
+    look_back: int = Field(1, ge=0, le=8, description="groups before its own that a soft token also sees")
 
     def build(self, ends: BridgeEnds) -> Bridge:
         return PooledBridge(self, ends)
@@ -39,7 +42,7 @@ class PooledBridge(Bridge):
         super().__init__(config, ends)
         self.norm_in = nn.LayerNorm(ends.sender_width)
         self.mlp = nn.Sequential(
-            nn.Linear(ends.sender_width * config.tokens_per_soft_token, config.hidden_size),
+            nn.Linear(ends.sender_width * config.tokens_per_soft_token * (1 + config.look_back), config.hidden_size),
             nn.GELU(),
             nn.Linear(config.hidden_size, ends.receiver_width),
         )
@@ -48,7 +51,9 @@ class PooledBridge(Bridge):
         self, states: Float[Tensor, "B S D_s"], mask: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B K D_r"], Bool[Tensor, "B K"]]:
         groups, group_mask = grouped(self.norm_in(states), mask, self.config.tokens_per_soft_token)
-        return self.mlp(groups.flatten(2)), group_mask
+        own = groups.flatten(2)
+        earlier = [F.pad(own, (0, 0, back, 0))[:, : own.shape[1]] for back in range(1, self.config.look_back + 1)]
+        return self.mlp(torch.cat([own, *earlier], dim=-1)), group_mask
 
 
 def grouped(

@@ -172,7 +172,7 @@ def test_a_bridge_refuses_other_models_and_names_both(run_copy: Path, capsys: py
     code, line = failing(["send", "Maria left 47 apples in Lisbon.", "--ask", "How many?", "--bridge", str(config.parent)], capsys)
     assert code == 1
     assert "0123456789abcdef" in line
-    assert "nano-mistral@1" in line
+    assert "nano-mistral@2" in line
 
 
 def test_an_empty_text_cannot_be_sent(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

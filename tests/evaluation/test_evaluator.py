@@ -135,7 +135,7 @@ def test_a_worked_line_may_differ_but_the_final_answer_counts() -> None:
 
 
 def test_other_models_than_the_trained_ones_are_refused(run_folder: Path) -> None:
-    with pytest.raises(MismatchError, match=r"of 'nano-mistral@1', given are .* of 'nano-llama@1'"):
+    with pytest.raises(MismatchError, match=r"of 'nano-mistral@2', given are .* of 'nano-llama@1'"):
         evaluate_run(EvaluationRequest(run_folder, max_rows=2, device="cpu", receiver="nano-llama", settings=QUICK))
 
 

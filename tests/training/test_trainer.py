@@ -170,7 +170,7 @@ def test_the_artefact_loads_again(tmp_path: Path) -> None:
     bridge = Bridge.from_pretrained(tmp_path / "bridge")
     assert bridge.num_params == summary["trainable_params"]
     assert bridge.pair is not None
-    assert (bridge.pair.sender.name, bridge.pair.receiver.name) == ("nano-llama@1", "nano-mistral@1")
+    assert (bridge.pair.sender.name, bridge.pair.receiver.name) == ("nano-llama@1", "nano-mistral@2")
     card = (tmp_path / "bridge" / "README.md").read_text()
     assert bridge.pair.sender.fingerprint in card
     assert "tinyworld_record1, tinyworld_topic" in card
