@@ -9,6 +9,7 @@ from latentwire.bridges import BRIDGES, bridge_config
 from latentwire.bridges.base import BridgeEnds
 from latentwire.bridges.card import bridge_card
 from latentwire.errors import ConfigError
+from latentwire.models.sender import SenderStates
 from tests.bridges.test_contract import ENDS, LENGTHS, PAIR, batch, build, row_alone
 
 
@@ -91,3 +92,17 @@ def test_card_names_the_pair_the_data_and_the_score(name: str) -> None:
     ):
         assert part in card
     assert f"{name}, {bridge.config.describe_rate()}, {bridge.num_params:,} parameters" in card
+
+
+@pytest.mark.parametrize(("look_back", "reached"), [(0, {2}), (1, {2, 3}), (2, {2, 3, 4})])
+def test_a_pooled_soft_token_sees_its_own_group_and_those_it_looks_back_to(look_back: int, reached: set[int]) -> None:
+    torch.manual_seed(0)
+    ends = BridgeEnds(sender_width=6, receiver_width=5, receiver_rms=0.1)
+    settings = {"name": "pooled", "tokens_per_soft_token": 2, "hidden_size": 8, "look_back": look_back}
+    bridge = bridge_config(settings).build(ends)
+    states, mask = torch.randn(1, 12, 6), torch.ones(1, 12, dtype=torch.bool)
+    changed = states.clone()
+    changed[0, 5, 0] += 1.0  # the second token of group 2
+    before, after = (bridge(SenderStates(part, mask)).vectors[0] for part in (states, changed))
+    moved = (before - after).abs().sum(-1) > 1e-6
+    assert set(moved.nonzero()[:, 0].tolist()) == reached
