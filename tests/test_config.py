@@ -81,7 +81,7 @@ def test_overrides_leave_the_given_mapping_alone() -> None:
     "overrides", list(permutations(("bridge.tokens_per_soft_token=2", "bridge.name=pooled", "bridge.hidden_size=64"))), ids=str
 )
 def test_new_bridge_drops_the_old_settings_in_any_order(overrides: tuple[str, ...]) -> None:
-    assert build(*overrides).bridge == {"name": "pooled", "tokens_per_soft_token": 2, "hidden_size": 64}
+    assert build(*overrides).bridge == {"name": "pooled", "tokens_per_soft_token": 2, "hidden_size": 64, "look_back": 1}
 
 
 def test_bridge_setting_alone_keeps_the_others() -> None:

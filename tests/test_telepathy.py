@@ -6,6 +6,7 @@ import pytest
 
 from latentwire import Telepathy
 from latentwire.errors import ArtefactError, UsageError
+from latentwire.models.nano.specs import NANO_SPECS
 from latentwire.training.run import train_run
 from tests.training.test_trainer import small_config
 
@@ -24,7 +25,7 @@ def test_a_message_is_sent_once_and_asked_often(wire: Telepathy) -> None:
     message = wire.send(TEXTS)
     assert len(message) == 2
     assert message.soft_tokens[1] > message.soft_tokens[0]  # one soft token per two sender tokens
-    assert message.message_bytes == [count * 144 * 4 for count in message.soft_tokens]
+    assert message.message_bytes == [count * NANO_SPECS["nano-mistral"].hidden_size * 4 for count in message.soft_tokens]
     both = wire.ask(message, ["How many apples?", "Who has the boats?"])
     assert both[0] == wire.ask(wire.send(TEXTS[:1]), ["How many apples?"])[0]
     assert len(wire.ask(message, ["How many?"])) == 2

@@ -12,6 +12,7 @@ import pytest
 
 from latentwire.cli.app import main
 from latentwire.files import file_digest
+from latentwire.models.nano.specs import NANO_SPECS
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO = str(ROOT / "configs" / "nano.yaml")
@@ -90,7 +91,7 @@ def test_train_eval_send_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["send", "Maria left 47 apples in Lisbon.", *ask, "--bridge", str(out / "bridge"), "--json"]) == 0
     sent = json.loads(capsys.readouterr().out)
     assert len(sent["answers"]) == 2
-    assert sent["message_bytes"] == sent["soft_tokens"] * 144 * 4
+    assert sent["message_bytes"] == sent["soft_tokens"] * NANO_SPECS["nano-mistral"].hidden_size * 4
 
 
 def test_a_dry_run_says_what_it_would_cost_and_loads_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from latentwire.evaluation.results import read_results
 from latentwire.evaluation.run import EvaluationRequest, evaluate_run, load_parts
 from latentwire.methods import METHODS, build_method, method_class
 from latentwire.methods.base import Control, Method, Parts, Prediction
+from latentwire.models.nano.specs import NANO_SPECS
 from latentwire.training.run import train_run
 from tests.training.test_trainer import small_config
 
@@ -103,7 +104,7 @@ def test_result_rows_carry_all_that_is_needed_to_believe_them(run_folder: Path) 
         assert (row["latency_ms_p50"] is not None) == (row["control"] is None and row["subset"] == "all")
     relay = next(row for row in record if row["method"] == "text_relay" and row["subset"] == "all")
     bridge = next(row for row in record if row["method"] == "bridge:pooled" and row["control"] is None and row["subset"] == "all")
-    assert relay["message_bytes"] < bridge["message_bytes"] == bridge["message_tokens"] * 144 * 4
+    assert relay["message_bytes"] < bridge["message_bytes"] == bridge["message_tokens"] * NANO_SPECS["nano-mistral"].hidden_size * 4
 
 
 def test_results_do_not_depend_on_the_batch_size(parts: Parts) -> None:
