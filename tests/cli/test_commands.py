@@ -52,7 +52,7 @@ def test_importing_the_package_needs_the_standard_library_only() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("script", ["train_telepathy.py", "eval_telepathy.py"])
+@pytest.mark.parametrize("script", ["train_telepathy.py", "eval_telepathy.py", "run_baselines.py"])
 def test_the_papers_scripts_explain_themselves_without_any_package(script: str) -> None:
     shown = python("-S", f"telepathy/{script}", "--help")
     assert shown.returncode == 0, shown.stderr
