@@ -108,7 +108,7 @@ def test_the_readmes_commands_run_as_written(
     commands = [line for line in readme_commands() if line.startswith(".venv/bin/latentwire")]
     assert len(commands) == 8
     for line in commands:
-        assert main(shlex.split(line)[1:]) == 0, line
+        assert main(shlex.split(line, comments=True)[1:]) == 0, line
     assert "47" in capsys.readouterr().out
 
 
@@ -119,8 +119,8 @@ def test_the_readmes_commands_on_real_rows_run_as_written(
     commands = [line for line in readme_commands() if line.startswith(".venv/bin/python")]
     assert len(commands) == 2
     for line in commands:
-        arguments = shlex.split(line.replace("$LATENTWIRE_DATA", str(data_dir)))[1:]
-        quick = ["--steps", "4", "--max_samples", "40"] if "train_" in line else ["--max_samples", "20"]
+        arguments = shlex.split(line.replace("$LATENTWIRE_DATA", str(data_dir)), comments=True)[1:]
+        quick = ["--steps", "4", "--max_samples", "40"] if "train_" in line else ["--max_samples", "12"]
         done = subprocess.run([sys.executable, *arguments, *quick], capture_output=True, text=True, check=False)
         assert done.returncode == 0, (line, done.stderr)
 
