@@ -59,6 +59,9 @@ class TrainingSettings(Schema):
     clip_norm: float = Field(1.0, gt=0)
     diversity_weight: float = Field(0.0, ge=0)
     first_stage: FirstStage = FirstStage()
+    option_objective: Literal["options", "answer"] = Field(
+        "options", description="where there are options: cross-entropy among them, or of the tokens of the gold one"
+    )
     sampled_options: int = Field(16, ge=2, description="options per row where the trie has more than 64 nodes")
     log_every: int = Field(50, ge=1)
     validate_every: int = Field(500, ge=1)

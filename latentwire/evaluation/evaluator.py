@@ -29,7 +29,7 @@ from latentwire.methods.base import AS_THE_TASK_SAYS, Method, Prediction
 class EvaluationSettings:
     """``batch_size`` changes speed, never results; ``latency_rows`` 0 leaves latency out."""
 
-    batch_size: int = 64
+    batch_size: int = 256
     latency_rows: int = 30
     latency_warmup_rows: int = 3
     with_controls: bool = True

@@ -11,13 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from jaxtyping import Float
 from pydantic import Field
+from torch import Tensor
 
 from latentwire.bridges.base import Bridge
 from latentwire.config import RunConfig
 from latentwire.data.task import Example, Task
+from latentwire.models.batching import first_of_equals
 from latentwire.models.receiver import Prefix, Receiver
 from latentwire.models.sender import Sender
+from latentwire.models.trie import OptionTrie
 from latentwire.prompts import Prompt
 from latentwire.schema import Schema
 
@@ -174,9 +178,9 @@ def answers(
     import torch
 
     if not all(example.options for example in examples):
-        return [Answer(text) for text in reader.generate(see(prompts), max_new_tokens=max_new_tokens)]
+        return [Answer(text) for text in _generated(reader, see(prompts), max_new_tokens)]
     with torch.no_grad():
-        scores = reader.score_options(see(prompts), reader.tries(prompts, [example.options for example in examples]))
+        scores = _scored(reader, see(prompts), reader.tries(prompts, [example.options for example in examples]))
         by_text = _options_by_text(reader, examples, prompts, see, aware=aware)
     chosen = [int(score.argmax()) for score in scores]
     return [
@@ -201,11 +205,29 @@ def _options_by_text(
     asked = [prompt for prompt in shown if prompt is not None]
     if len(asked) < len(examples) or any(example.receiver_prompt_options is None for example in examples):
         return [None] * len(examples)
-    scores = reader.score_options(see(asked), reader.tries(asked, [example.option_texts for example in examples]))
+    scores = _scored(reader, see(asked), reader.tries(asked, [example.option_texts for example in examples]))
     return [
         max(range(len(texts)), key=lambda index: float(score[index]) / max(1, len(texts[index].encode())))
         for score, texts in zip(scores, (example.option_texts for example in examples), strict=True)
     ]
+
+
+def _generated(reader: Receiver, prefix: Prefix, max_new_tokens: int) -> list[str]:
+    """Greedy answers; equal rows (the same note, no message at all) are read once."""
+    first = first_of_equals(prefix)
+    distinct = sorted(set(first))
+    texts = dict(zip(distinct, reader.generate(prefix[distinct], max_new_tokens=max_new_tokens), strict=True))
+    return [texts[row] for row in first]
+
+
+def _scored(reader: Receiver, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " options"]]:
+    """Option scores; equal rows with the same trie are read once."""
+    first = first_of_equals(prefix)
+    # a row whose options differ from those of its equal is read by itself
+    first = [row if tries[row] is not tries[other] else other for row, other in enumerate(first)]
+    distinct = sorted(set(first))
+    scores = dict(zip(distinct, reader.score_options(prefix[distinct], [tries[row] for row in distinct]), strict=True))
+    return [scores[row] for row in first]
 
 
 def text_size(receiver: Receiver, text: str) -> tuple[int, int]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 POOLINGS = ("mean", "last")
 #: inverse strengths of the L2 penalty that validation chooses from
-STRENGTHS = (0.003, 0.03, 0.3, 3.0)
+STRENGTHS = (0.003, 0.03, 0.3, 3.0, 30.0)
 #: rows on which layer and pooling are compared before the penalty is chosen on all rows
 SELECTION_ROWS = 2_000
 

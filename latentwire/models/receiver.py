@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latentwire.errors import DataError, MismatchError
+from latentwire.models.batching import parts
 from latentwire.models.chat import Prompter, PromptStyle
 from latentwire.models.device import pick_device, pick_dtype
 from latentwire.models.freezing import freeze
@@ -55,6 +56,18 @@ class Prefix:
 
     embeddings: Float[Tensor, "B P D_r"]
     mask: Bool[Tensor, "B P"]
+
+    def __getitem__(self, rows: Sequence[int]) -> Prefix:
+        """Some of the rows, without the padding that only others needed."""
+        chosen = torch.tensor(rows, device=self.mask.device)
+        mask = self.mask[chosen]
+        start = int(mask.any(dim=0).int().argmax())
+        return Prefix(self.embeddings[chosen, start:], mask[:, start:])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Real positions of each row."""
+        return list(self.mask.sum(dim=1).tolist())
 
 
 class Receiver:
@@ -174,34 +187,47 @@ class Receiver:
         return tries
 
     def score_options(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " options"]]:
-        """Log-likelihood in nats of every option of every row, in one pass over prefix and trie nodes. Differentiable."""
-        nodes = max(len(trie.tokens) for trie in tries)
-        log_probs = self._node_log_probs(prefix, tries, nodes) if nodes else self.next_log_probs(prefix)[:, None]
-        return [torch.stack([sum_path(log_probs[row], path) for path in trie.paths]) for row, trie in enumerate(tries)]
+        """Log-likelihood in nats of every option of every row, each row in one pass over prefix and trie nodes. Differentiable."""
+        lengths = [length + len(trie.tokens) for length, trie in zip(prefix.lengths, tries, strict=True)]
+        scores: list[Tensor] = [prefix.embeddings] * len(tries)
+        for part in parts(lengths, self.device):
+            asked = [tries[row] for row in part]
+            logits = self._node_logits(prefix[part], asked)
+            for row, trie, own in zip(part, asked, logits, strict=True):
+                scores[row] = trie.option_scores(own, own.logsumexp(-1))
+        return scores
 
-    def next_log_probs(self, prefix: Prefix) -> Float[Tensor, "B V"]:
-        """Log-probabilities of the token behind each prefix."""
-        output = self.model(
-            inputs_embeds=prefix.embeddings,
-            attention_mask=prefix.mask.long(),
-            position_ids=_positions(prefix.mask),
-            use_cache=False,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1].float().log_softmax(-1)
+    @torch.no_grad()
+    def prefers(self, prefix: Prefix, tries: Sequence[OptionTrie], labels: Sequence[int]) -> list[bool]:
+        """Whether option ``labels[row]`` scores best. Options that cannot win by their first token are not scored further."""
+        spelled = [trie.spelled(label) for trie, label in zip(tries, labels, strict=True)]
+        logits, targets, mask = self._answer_logits(prefix, spelled)
+        own = (-F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * mask).sum(dim=1).tolist()
+        first = logits[:, 0].log_softmax(-1).cpu()
+        best = [True] * len(tries)
+        rivals: dict[int, list[int]] = {}
+        for row, (trie, label) in enumerate(zip(tries, labels, strict=True)):
+            starts = first[row, [path[0][1] for path in trie.paths]].tolist()
+            others = [option for option, start in enumerate(starts) if option != label and start >= own[row] - 1e-3]
+            if others:
+                rivals[row] = others
+        if rivals:
+            kept = [build_trie([spelled[row], *map(tries[row].spelled, others)], None) for row, others in rivals.items()]
+            for row, scores in zip(rivals, self.score_options(prefix[list(rivals)], kept), strict=True):
+                best[row] = int(scores.argmax()) == 0
+        return best
 
-    def _node_log_probs(self, prefix: Prefix, tries: Sequence[OptionTrie], nodes: int) -> Float[Tensor, "B N V"]:
+    def _node_logits(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> Float[Tensor, "B N V"]:
+        """Logits at the root (the last position of the prefix) and at the nodes of each row's trie."""
         batch, length = prefix.mask.shape
+        nodes = max(len(trie.tokens) for trie in tries)
         tokens = torch.zeros(batch, nodes, dtype=torch.long)
         depths = torch.zeros(batch, nodes, dtype=torch.long)
         sees = torch.eye(nodes, dtype=torch.bool).repeat(batch, 1, 1)
         for row, trie in enumerate(tries):
-            if trie.tokens:
-                tokens[row, : len(trie.tokens)] = torch.tensor(trie.tokens)
-                depths[row, : len(trie.depths)] = torch.tensor(trie.depths)
-                pairs = [(node, other - 1) for node, others in enumerate(trie.ancestors) for other in others]
-                if pairs:
-                    sees[(row, *torch.tensor(pairs).T)] = True
+            own = len(trie.tokens)
+            tokens[row, :own], depths[row, :own] = torch.tensor(trie.tokens).long(), torch.tensor(trie.depths).long()
+            sees[row, :own, :own] = trie.sees
         positions = _positions(prefix.mask)
         node_positions = positions[:, -1:] + depths.to(self.device)
         total = length + nodes
@@ -220,13 +246,21 @@ class Receiver:
             use_cache=False,
             logits_to_keep=nodes + 1,
         )
-        return output.logits.float().log_softmax(-1)
+        return output.logits.float()
 
     # --------------------------------------------------------------------------------------------------- generation
 
     @torch.no_grad()
     def generate_ids(self, prefix: Prefix, *, max_new_tokens: int) -> list[list[int]]:
         """Greedy continuation of each prefix with a KV cache, up to its end token (left out) or ``max_new_tokens``."""
+        rows: list[list[int]] = [[] for _ in prefix.mask]
+        # what is written counts too: it fills the cache as the prefix does
+        for part in parts([length + max_new_tokens for length in prefix.lengths], self.device):
+            for row, ids in zip(part, self._generate_part(prefix[part], max_new_tokens), strict=True):
+                rows[row] = ids
+        return rows
+
+    def _generate_part(self, prefix: Prefix, max_new_tokens: int) -> list[list[int]]:
         attention, positions = prefix.mask.long(), _positions(prefix.mask)
         output = self.model(
             inputs_embeds=prefix.embeddings, attention_mask=attention, position_ids=positions, use_cache=True, logits_to_keep=1
@@ -256,12 +290,6 @@ class Receiver:
         """Greedy answers as text, without surrounding white space."""
         rows = self.generate_ids(prefix, max_new_tokens=max_new_tokens)
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
-
-
-def sum_path(log_probs: Float[Tensor, "N V"], path: Sequence[tuple[int, int]]) -> Float[Tensor, ""]:
-    """Sum of the log-probabilities along one option's (node, token) pairs."""
-    nodes, tokens = zip(*path, strict=True)
-    return log_probs[list(nodes), list(tokens)].sum()
 
 
 def _positions(mask: Bool[Tensor, "B P"]) -> Int[Tensor, "B P"]:

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,32 @@ class OptionTrie:
     depths: tuple[int, ...]
     ancestors: tuple[tuple[int, ...], ...]
     paths: tuple[tuple[tuple[int, int], ...], ...]
+
+    def spelled(self, option: int) -> list[int]:
+        """The tokens of an option, the end token that closes it included."""
+        return [token for _, token in self.paths[option]]
+
+    @cached_property
+    def sees(self) -> Bool[Tensor, "nodes nodes"]:
+        """Which nodes (root left out) each node may attend to: itself and those before it on its path."""
+        allowed = torch.eye(len(self.tokens), dtype=torch.bool)
+        for node, others in enumerate(self.ancestors):
+            allowed[node, [other - 1 for other in others]] = True
+        return allowed
+
+    @cached_property
+    def steps(self) -> tuple[Int[Tensor, "options depth"], Int[Tensor, "options depth"], Bool[Tensor, "options depth"]]:
+        """Node and token of every step of every option, and which steps are real."""
+        depth = max(len(path) for path in self.paths)
+        padded = [[*path, *[(0, 0)] * (depth - len(path))] for path in self.paths]
+        nodes, tokens = torch.tensor(padded).unbind(-1)
+        lengths = torch.tensor([len(path) for path in self.paths])
+        return nodes, tokens, torch.arange(depth)[None, :] < lengths[:, None]
+
+    def option_scores(self, logits: Float[Tensor, "N V"], log_norms: Float[Tensor, " N"]) -> Float[Tensor, " options"]:
+        """Log-likelihood in nats of each option from the logits at the nodes and their log-sum-exp."""
+        nodes, tokens, real = (part.to(logits.device) for part in self.steps)
+        return ((logits[nodes, tokens] - log_norms[nodes]) * real).sum(dim=1)
 
 
 def build_trie(options: Sequence[Sequence[int]], end_id: int | None) -> OptionTrie:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from latentwire.config import TrainingSettings
 from latentwire.data.task import Example
 from latentwire.errors import DataError
 from latentwire.models.receiver import Receiver, SoftTokens
@@ -31,17 +32,19 @@ def task_loss(
     soft: SoftTokens | None,
     *,
     rng: Random,
-    sampled_options: int,
+    settings: TrainingSettings,
 ) -> Float[Tensor, ""]:
     """Mean over the rows: option cross-entropy where there are options, mean token cross-entropy where the answer is free.
 
-    ``soft`` stands in the holes of the ``prompts``.
+    ``soft`` stands in the holes of the ``prompts``. With ``option_objective: answer`` options are taught like free answers,
+    which costs one short answer instead of a whole trie.
     """
     losses: list[Tensor] = []
-    with_options = [index for index, example in enumerate(examples) if example.options]
-    free = [index for index, example in enumerate(examples) if not example.options]
+    scored = [example.options and settings.option_objective == "options" for example in examples]
+    with_options = [index for index, is_scored in enumerate(scored) if is_scored]
+    free = [index for index, is_scored in enumerate(scored) if not is_scored]
     if with_options:
-        losses.append(_option_losses(receiver, examples, prompts, soft, with_options, rng, sampled_options))
+        losses.append(_option_losses(receiver, examples, prompts, soft, with_options, rng, settings.sampled_options))
     if free:
         answers = [examples[index].answer for index in free]
         losses.append(written_losses(receiver, [prompts[index] for index in free], answers, rows_of(soft, free)))

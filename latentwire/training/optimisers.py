@@ -1,7 +1,6 @@
 """AdamW, or Muon for the matrices with AdamW for the rest, under one warm-up and decay.
 
-Muon orthogonalises the momentum of each matrix (Jordan et al. 2024; torch.optim.Muon); ``match_rms_adamw`` scales its
-steps like AdamW's (Liu et al. 2025), so one learning rate serves both groups.
+Muon scales its steps like AdamW's (Liu et al. 2025), so one learning rate serves both groups.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+
+from latentwire.training.muon import Muon
 
 OptimiserName = Literal["adamw", "muon"]
 Schedule = Callable[[float], float]
@@ -48,9 +49,7 @@ class Optimiser:
             (matrices if name == "muon" and is_matrix else others).append(parameter)
         self.parts: list[torch.optim.Optimizer] = []
         if matrices:
-            self.parts.append(
-                torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
-            )
+            self.parts.append(Muon(matrices, lr=lr, weight_decay=weight_decay))
         if others:
             decay = weight_decay if name == "adamw" else 0.0
             self.parts.append(torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=decay))

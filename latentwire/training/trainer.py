@@ -154,7 +154,7 @@ class Trainer:
             return first_stage_loss(self.receiver, rows, soft, self.settings.first_stage.objective)
         rng = Random(f"options:{self.config.seed}:{self.step}")
         prompts = self.learner.prompts(rows)
-        return task_loss(self.receiver, rows, prompts, soft, rng=rng, sampled_options=self.settings.sampled_options)
+        return task_loss(self.receiver, rows, prompts, soft, rng=rng, settings=self.settings)
 
     @torch.no_grad()
     def _diagnostics(self, rows: Sequence[Example], soft: SoftTokens, loss: float) -> dict[str, float]:
@@ -182,7 +182,7 @@ class Trainer:
             rows = self.validation_rows[start : start + size]
             soft, prompts = self.learner.soft_tokens(rows), self.learner.prompts(rows)
             rng = Random(f"validation:{start}")
-            loss = task_loss(self.receiver, rows, prompts, soft, rng=rng, sampled_options=self.settings.sampled_options)
+            loss = task_loss(self.receiver, rows, prompts, soft, rng=rng, settings=self.settings)
             losses.append(loss.item() * len(rows))
             for row, is_right in zip(rows, answered_right(self.receiver, rows, prompts, soft), strict=True):
                 right.setdefault(row.task, []).append(is_right)
@@ -241,9 +241,10 @@ def answered_right(receiver: Receiver, rows: Sequence[Example], prompts: Sequenc
     if with_options:
         asked = [prompts[index] for index in with_options]
         tries = receiver.tries(asked, [rows[index].options for index in with_options])
-        scores = receiver.score_options(receiver.prefix(asked, rows_of(soft, with_options)), tries)
-        for index, score in zip(with_options, scores, strict=True):
-            result[index] = int(score.argmax()) == rows[index].label
+        labels = [-1 if (label := rows[index].label) is None else label for index in with_options]
+        preferred = receiver.prefers(receiver.prefix(asked, rows_of(soft, with_options)), tries, labels)
+        for index, is_best in zip(with_options, preferred, strict=True):
+            result[index] = is_best
     if free:
         asked = [prompts[index] for index in free]
         answers = [receiver.answer_ids(prompt, rows[index].answer) for prompt, index in zip(asked, free, strict=True)]
