@@ -19,6 +19,8 @@ RESUME = typer.Option(False, "--resume", help="Go on from the last checkpoint (s
 OVERWRITE = typer.Option(False, "--overwrite", help="Start again, replacing a run in the same folder.")
 DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N; default: LATENTWIRE_DEVICE, else the best present.")
 TENSORBOARD = typer.Option(False, "--tensorboard", help="Also write TensorBoard events to <run>/tensorboard.")
+EVAL = typer.Option(False, "--eval", help="Then evaluate the bridge with its controls, as `latentwire eval RUN --method bridge` does.")
+EVAL_SAMPLES = typer.Option(None, "--eval_samples", help="With --eval: read only so many test rows; the result says so.")
 JSON = typer.Option(False, "--json", help="Print the result as JSON on stdout.")
 
 
@@ -30,13 +32,16 @@ def train(
     overwrite: bool = OVERWRITE,
     device: str | None = DEVICE,
     tensorboard: bool = TENSORBOARD,
+    eval_: bool = EVAL,
+    eval_samples: int | None = EVAL_SAMPLES,
     as_json: bool = JSON,
 ) -> None:
     """Train a bridge between two frozen models."""
     from latentwire.config import load_config
 
+    run = load_config(config, set_ or [])
     run_training(
-        load_config(config, set_ or []),
+        run,
         dry_run=dry_run,
         resume=resume,
         overwrite=overwrite,
@@ -44,6 +49,19 @@ def train(
         tensorboard=tensorboard,
         as_json=as_json,
     )
+    if eval_ and not dry_run:
+        evaluate_bridge(run, max_rows=eval_samples, device=device)
+
+
+def evaluate_bridge(config: RunConfig, *, max_rows: int | None, device: str | None) -> None:
+    """Evaluates the trained bridge of a run and prints its table. Raises ``CheckFailedError`` where the output is degenerate."""
+    from latentwire.cli.evaluate import check_results, evaluate_with_progress, print_results
+    from latentwire.evaluation.run import EvaluationRequest
+
+    request = EvaluationRequest(config.folder, methods=["bridge"], max_rows=max_rows, device=device)
+    results = evaluate_with_progress(request)
+    print_results(results)
+    check_results(results)
 
 
 def run_training(

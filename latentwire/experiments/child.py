@@ -1,0 +1,88 @@
+"""The command of an experiment as a process group of its own, so that it can be stopped with all that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """A running command with its output appended to ``log``. Leaving the block ends it if it still runs.
+
+    On Linux it dies with the process that started it, even by SIGKILL: a lost worker must not leave a command behind that
+    writes into a folder which another worker has taken over.
+    """
+
+    def __init__(self, command: Sequence[str], *, folder: Path, log: Path, environment: Mapping[str, str]) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._log = log.open("ab")
+        self._asked_at: float | None = None
+        self._process = subprocess.Popen(
+            list(command),
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.kill()
+        self._log.close()
+
+    @property
+    def exit_code(self) -> int:
+        """Of the ended command; minus the signal's number where a signal ended it."""
+        return self._process.wait()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the command ended within ``seconds``."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def stop(self, grace_s: float) -> None:
+        """Asks the command to save and end, once; after ``grace_s`` it is killed. Returns at once; call it again to insist."""
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            self._signal(signal.SIGTERM)
+        elif time.monotonic() - self._asked_at > grace_s:
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends the command and everything it started."""
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        # the group may live on after its leader: torchrun's workers
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+def ended_by(exit_code: int) -> int | None:
+    """The signal that ended a command, directly or as a shell reports it (128 + number), or None."""
+    if exit_code < 0:
+        return -exit_code
+    return exit_code - 128 if 128 < exit_code < 160 else None
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,323 @@
+"""From a suite file (``configs/paper.yaml``) to its experiments: every bridge and method on every task with every seed.
+
+A suite names a run config and what varies. Training and evaluating one bridge is one experiment, every baseline method is
+one, and so is the evaluation of a trained bridge on a task that it never saw. Each becomes one ``latentwire`` command that
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from latentwire.config import RunConfig, load_config
+from latentwire.data.task import Task, load_task
+from latentwire.errors import ConfigError, UnknownNameError
+from latentwire.files import digest
+from latentwire.methods import method_class
+from latentwire.schema import Schema, validated
+
+if TYPE_CHECKING:
+    from latentwire.experiments.registry import Registry
+
+RESULT_FILE = "results.json"
+#: methods that train for as many steps as a bridge
+TRAINED = ("bridge", "lora", "dora", "prompt_tuning", "prior", "self_bridge")
+#: methods that write a text token by token for every row
+WRITING = ("text_relay", "cot_relay", "answer_text")
+
+
+class Cost(Schema):
+    """What an experiment takes on the hardware that the suite is meant for; the order of work follows from it."""
+
+    start_s: float = Field(90, ge=0, description="loading of models and rows")
+    step_s: float = Field(0.4, ge=0, description="one training step")
+    row_s: float = Field(0.02, ge=0, description="one answered row")
+    written_row_s: float = Field(0.8, ge=0, description="one row of a method that writes a text first")
+    rows: int = Field(1000, ge=1, description="rows of a test split where max_samples does not say")
+
+
+class Transfer(Schema):
+    """Evaluation of bridges trained on one task on rows of others."""
+
+    bridge: str
+    trained_on: str
+    evaluated_on: tuple[str, ...]
+
+
+class Extra(Schema):
+    """Any other command that writes a result file with numbers, for example a benchmark."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    command: tuple[str, ...] = Field(min_length=1)
+    result_file: str
+    expected_s: float = Field(600, ge=0)
+
+
+class Suite(Schema):
+    """A suite file. ``overrides`` apply to all runs, ``task_overrides`` to those of one task; both read like ``--set``."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")
+    config: str = Field(description="the run config that all experiments start from")
+    tasks: tuple[str, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((42,), min_length=1)
+    bridges: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    methods: tuple[str, ...] = ()
+    transfer: tuple[Transfer, ...] = ()
+    extra: tuple[Extra, ...] = ()
+    overrides: tuple[str, ...] = ()
+    task_overrides: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    method_overrides: tuple[str, ...] = ()
+    max_samples: int | None = Field(None, ge=1, description="read only so many test rows")
+    device: str | None = None
+    threads: int | None = Field(None, ge=1, description="CPU threads of an experiment; equal threads give equal bytes")
+    cost: Cost = Cost()
+
+    @field_validator("bridges")
+    @classmethod
+    def _labels_are_words(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for label, settings in value.items():
+            if not label.replace("_", "").isalnum():
+                raise ValueError(f"bridge label {label!r} does not fit; use letters, digits and _")
+            if "name" not in settings:
+                raise ValueError(f"bridge {label!r} has no name; write {{name: perceiver, soft_tokens: 8}}")
+        return value
+
+
+@dataclass(frozen=True)
+class PlannedExperiment:
+    """One experiment as the registry keeps it; paths are relative to the folder that holds ``runs/``."""
+
+    name: str
+    config: dict[str, Any]
+    command: tuple[str, ...]
+    run_folder: str
+    expected_s: float
+    result_file: str = ""
+    run: RunConfig | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def config_hash(self) -> str:
+        """Changes when anything does that could change a number of the result."""
+        return digest(json.dumps(self.config, sort_keys=True))[:16]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "config_hash": self.config_hash,
+            "expected_s": self.expected_s,
+            "run_folder": self.run_folder,
+            "result_file": self.result_file,
+            "command": list(self.command),
+            "config": self.config,
+        }
+
+
+def is_suite(path: str | Path) -> bool:
+    """Whether the YAML file is a suite and not the config of one run."""
+    content = _read_yaml(Path(path).expanduser())
+    return "tasks" in content and "config" in content
+
+
+def load_suite(path: str | Path) -> Suite:
+    """The suite in a YAML file, its names checked.
+
+    Raises:
+        ConfigError: the file does not fit. UnknownNameError: a task, method or bridge that does not exist.
+    """
+    path = Path(path).expanduser()
+    suite = validated(Suite, _read_yaml(path), where=f"suite {str(path)!r}")
+    for task in (*suite.tasks, *suite.task_overrides):
+        load_task(task)
+    for method in suite.methods:
+        if method == "bridge":
+            raise ConfigError(f"suite {str(path)!r}: bridges stand under `bridges`, not under `methods`")
+        method_class(method)
+    for transfer in suite.transfer:
+        if transfer.bridge not in suite.bridges:
+            raise UnknownNameError("bridge of the suite", transfer.bridge, suite.bridges)
+        if transfer.trained_on not in suite.tasks:
+            raise UnknownNameError("task of the suite", transfer.trained_on, suite.tasks)
+        for task in transfer.evaluated_on:
+            load_task(task)
+    return suite
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        present = ", ".join(sorted(str(item) for item in Path("configs").glob("*.yaml"))) or "none in ./configs"
+        raise ConfigError(f"suite {str(path)!r} does not exist; ready configs: {present}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"suite {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"suite {str(path)!r} holds no mapping")
+    return content
+
+
+def expand(suite: Suite) -> list[PlannedExperiment]:
+    """Every experiment of the suite, longest first.
+
+    Raises:
+        ConfigError: the run config or an override does not fit, or two experiments would get one name.
+    """
+    found = [*_bridge_experiments(suite), *_method_experiments(suite), *_transfers(suite), *_extras(suite)]
+    names = [item.name for item in found]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise ConfigError(f"suite {suite.name!r}: two experiments would be called {double!r}; rename a bridge, task or extra")
+    return sorted(found, key=lambda item: (-item.expected_s, item.name))
+
+
+def register(registry: Registry, experiments: Sequence[PlannedExperiment]) -> None:
+    """Writes the experiments into the registry; those it has already stay as they are."""
+    for item in experiments:
+        registry.plan(
+            item.name,
+            config=item.config,
+            config_hash=item.config_hash,
+            command=item.command,
+            run_folder=item.run_folder,
+            result_file=item.result_file,
+            expected_s=item.expected_s,
+        )
+    registry.rebuild_view()
+
+
+def _bridge_experiments(suite: Suite) -> Iterator[PlannedExperiment]:
+    for task in suite.tasks:
+        for label, settings in suite.bridges.items():
+            for seed in suite.seeds:
+                bridge = [f"bridge.{key}={_as_yaml(value)}" for key, value in settings.items()]
+                short = f"{_stem(task)}-{label}-seed{seed}"
+                folder = f"runs/{suite.name}/{short}"
+                overrides = [*_overrides(suite, task), *bridge, f"seed={seed}"]
+                run = load_config(suite.config, [*overrides, f"output_dir={folder}"])
+                rows = [] if suite.max_samples is None else ["--eval_samples", str(suite.max_samples)]
+                command = ("train", suite.config, *_set(overrides), *_set([f"output_dir={folder}"]), "--resume", "--eval", *rows)
+                yield _planned(suite, short, command, run, kind="bridge", method="bridge", bridge=label)
+
+
+def _method_experiments(suite: Suite) -> Iterator[PlannedExperiment]:
+    for task_name in suite.tasks:
+        task = load_task(task_name, load_config(suite.config, _overrides(suite, task_name)).variant)
+        for method in suite.methods:
+            if _unsuitable(method, task):
+                continue
+            seeded = method_class(method).seeded
+            for seed in suite.seeds if seeded else suite.seeds[:1]:
+                short = f"{_stem(task_name)}-{method}" + (f"-seed{seed}" if seeded else "")
+                overrides = _overrides(suite, task_name)
+                run = load_config(suite.config, [*overrides, f"seed={seed}"])
+                command = (
+                    *("compare", suite.config, "--tasks", task_name, "--methods", method, "--seeds", str(seed)),
+                    *("--out", f"runs/{suite.name}/{short}", *_set(overrides)),
+                    *(part for setting in suite.method_overrides for part in ("--method_set", setting)),
+                    *([] if suite.max_samples is None else ["--max_samples", str(suite.max_samples)]),
+                )
+                settings = list(suite.method_overrides)
+                yield _planned(suite, short, command, run, kind="method", method=method, method_settings=settings)
+
+
+def _transfers(suite: Suite) -> Iterator[PlannedExperiment]:
+    for transfer in suite.transfer:
+        for task in transfer.evaluated_on:
+            for seed in suite.seeds:
+                trained = f"{_stem(transfer.trained_on)}-{transfer.bridge}-seed{seed}"
+                short = f"{_stem(task)}-{transfer.bridge}_of_{_stem(transfer.trained_on)}-seed{seed}"
+                bridge = [f"bridge.{key}={_as_yaml(value)}" for key, value in suite.bridges[transfer.bridge].items()]
+                overrides = [*_overrides(suite, transfer.trained_on), *bridge, f"seed={seed}"]
+                command = (
+                    *("telepathy/eval_telepathy.py", "--checkpoint", f"runs/{suite.name}/{trained}", "--dataset", task),
+                    *("--output_dir", f"runs/{suite.name}/{short}", "--method", "bridge"),
+                    *([] if suite.max_samples is None else ["--max_samples", str(suite.max_samples)]),
+                )
+                run = load_config(suite.config, overrides)
+                kind = {"kind": "transfer", "method": "bridge", "bridge": transfer.bridge, "evaluated_on": task}
+                yield _planned(suite, short, command, run, needs=[f"{suite.name}-{trained}"], **kind)
+
+
+def _extras(suite: Suite) -> Iterator[PlannedExperiment]:
+    for extra in suite.extra:
+        yield PlannedExperiment(
+            name=f"{suite.name}-{extra.name}",
+            config={"experiment": _about(suite, kind="extra", method=extra.name, command=list(extra.command))},
+            command=extra.command,
+            run_folder=str(Path(extra.result_file).parent),
+            expected_s=extra.expected_s,
+            result_file=extra.result_file,
+        )
+
+
+def _planned(
+    suite: Suite, short: str, command: Sequence[str], run: RunConfig, *, method: str, **about: Any
+) -> PlannedExperiment:
+    device = [] if suite.device is None else ["--device", suite.device]
+    program = "python" if command[0].endswith(".py") else "latentwire"
+    folder = f"runs/{suite.name}/{short}"
+    trains = method in TRAINED and about["kind"] != "transfer"
+    return PlannedExperiment(
+        name=f"{suite.name}-{short}",
+        config=run.model_dump(mode="json", exclude={"output_dir"}) | {"experiment": _about(suite, method=method, **about)},
+        command=(program, *command, *device),
+        run_folder=folder,
+        expected_s=round(_expected_s(suite, run, method, trains=trains), 1),
+        result_file=f"{folder}/{RESULT_FILE}",
+        run=run,
+    )
+
+
+def _about(suite: Suite, **about: Any) -> dict[str, Any]:
+    """What a worker and a reader need to know besides the run's own config."""
+    return {
+        "suite": suite.name,
+        "needs": [],
+        "threads": suite.threads,
+        "device": suite.device,
+        "max_samples": suite.max_samples,
+        **about,
+    }
+
+
+def _expected_s(suite: Suite, run: RunConfig, method: str, *, trains: bool) -> float:
+    cost = suite.cost
+    rows = (suite.max_samples or cost.rows) * (1 + len(method_class(method).controls))
+    answering = rows * (cost.written_row_s if method in WRITING else cost.row_s)
+    return cost.start_s + (run.training.steps * cost.step_s if trains else 0.0) + answering
+
+
+def _unsuitable(method: str, task: Task) -> bool:
+    """Whether the method cannot answer the task; the answer needs the class's facts only, so no model is loaded."""
+    kind = method_class(method)
+    return kind.__new__(kind).unsuitable(task) is not None
+
+
+def _overrides(suite: Suite, task: str) -> list[str]:
+    return [f"task={task}", *suite.overrides, *suite.task_overrides.get(task, ())]
+
+
+def _set(overrides: Sequence[str]) -> list[str]:
+    return [part for override in overrides for part in ("--set", override)]
+
+
+def _as_yaml(value: Any) -> str:
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def _stem(task: str) -> str:
+    return Path(task).stem
+
+
+def models_of(suite: Suite) -> Mapping[str, RunConfig]:
+    """One run config for every task of the suite: enough to know models, rows and memory."""
+    largest = max(suite.bridges.values(), key=lambda settings: json.dumps(settings), default=None)
+    bridge = [] if largest is None else [f"bridge.{key}={_as_yaml(value)}" for key, value in largest.items()]
+    return {task: load_config(suite.config, [*_overrides(suite, task), *bridge]) for task in suite.tasks}

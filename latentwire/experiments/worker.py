@@ -1,0 +1,332 @@
+"""A worker: claims the next experiment, runs its command, records how it ended, until nothing is left to run.
+
+The command runs in a process group of its own with its output in ``runs/logs/``; a thread keeps the lease alive. On SIGTERM
+or SIGUSR2 the command is asked to save and end, the attempt is recorded as preempted, and the worker ends with 75.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentwire.errors import ArtefactError, LatentWireError, StoppedEarlyError
+from latentwire.experiments.child import Child, ended_by
+from latentwire.experiments.failures import ACTIONS, SYSTEMIC, Verdict, classify
+from latentwire.experiments.model import ErrorClass, Experiment, State
+from latentwire.experiments.workspace import log_tail, measured, prepare_folder
+
+if TYPE_CHECKING:
+    from latentwire.experiments.registry import Claim, Registry
+
+Say = Callable[[str], None]
+PREEMPTED_EXIT_CODE, INVALID_EXIT_CODE = 75, 3
+#: the same systemic failure so often stops the queue
+SYSTEMIC_LIMIT = 2
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How a worker works.
+
+    Args:
+        gpu: what ``CUDA_VISIBLE_DEVICES`` is set to, for example ``0`` or ``0,1``; None leaves it as it is.
+        most: experiments to run at most.
+        suite: only those of this suite; None takes all that the registry holds.
+        lease_s: how long a claim lives without a heartbeat.
+        grace_s: how long a command may take to save and end.
+        timeout_s: a command that runs longer is ended and has failed.
+        poll_s: how often the command and the registry are looked at.
+    """
+
+    gpu: str | None = None
+    most: int | None = None
+    suite: str | None = None
+    lease_s: float = 300.0
+    grace_s: float = 90.0
+    timeout_s: float | None = None
+    poll_s: float = 0.2
+    job_id: str | None = None
+
+
+@dataclass
+class Summary:
+    """What one worker did: how often each state came out, and why it ended."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    stopped_by: int | None = None
+    systemic: ErrorClass | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"counts": dict(self.counts), "stopped_by": self.stopped_by, "systemic": self.systemic}
+
+    def __str__(self) -> str:
+        done = ", ".join(f"{count} {state}" for state, count in sorted(self.counts.items()))
+        return f"this worker: {done or 'nothing to run'}"
+
+
+class Worker:
+    """Runs experiments of ``registry`` one after the other in ``root``, the folder that holds ``runs/``."""
+
+    def __init__(self, registry: Registry, settings: WorkerSettings, *, root: Path, say: Say = lambda line: None) -> None:
+        self.registry, self.settings, self.root, self.say = registry, settings, root, say
+        self.summary = Summary()
+        self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")  # noqa: UP017
+        self._set_back: Counter[str] = Counter()
+
+    def run(self) -> Summary:
+        """Works until nothing is left.
+
+        Raises:
+            StoppedEarlyError: a signal asked to stop; what ran was saved and recorded as preempted. KeyboardInterrupt: Ctrl-C.
+            LatentWireError: the same systemic failure came twice, so the rest was left alone.
+        """
+        with _signals(self) as stopping:
+            left_s = self.settings.lease_s * 1.2
+            while not stopping() and self._may_go_on():
+                self._stop_on_systemic_failure()
+                self._reap()
+                if self._run_next(stopping):
+                    left_s = self.settings.lease_s * 1.2
+                elif left_s > 0 and self._others_running():
+                    # a holder that lives sends heartbeats; one that does not is found within its lease
+                    pause_s = min(left_s, max(self.settings.poll_s, self.settings.lease_s / 20))
+                    _sleep(pause_s, stopping)
+                    left_s -= pause_s
+                else:
+                    break
+        self.registry.rebuild_view()
+        if self.summary.stopped_by == signal.SIGINT:
+            self.say(str(self.summary))
+            raise KeyboardInterrupt
+        if self.summary.stopped_by is not None:
+            raise StoppedEarlyError(f"{self.summary}; stopped by a signal, all is saved; start the worker again to go on")
+        return self.summary
+
+    # ----------------------------------------------------------------------------------------------- which comes next
+
+    def _may_go_on(self) -> bool:
+        return self.settings.most is None or sum(self.summary.counts.values()) < self.settings.most
+
+    def _mine(self) -> dict[str, Experiment]:
+        return {name: item for name, item in self.registry.experiments().items() if self._belongs(item)}
+
+    def _belongs(self, item: Experiment) -> bool:
+        about = (item.config or {}).get("experiment", {})
+        return bool(item.command) and (self.settings.suite is None or about.get("suite") == self.settings.suite)
+
+    def _next(self) -> list[Experiment]:
+        """What could be run now, in the order to try: those that this worker has not seen fail first, then the longest."""
+        found = self._mine()
+        states = {name: item.state for name, item in found.items()}
+        ready = [
+            item
+            for item in found.values()
+            if item.state is not State.RUNNING
+            and all(states.get(need, State.COMPLETED) is State.COMPLETED for need in _needs(item))
+            and self._set_back[item.name] < 2
+            and self.registry.should_run(item.name, config_hash=item.config_hash)[0]
+        ]
+        return sorted(ready, key=lambda item: (self._set_back[item.name], -(item.expected_s or 0.0), item.name))
+
+    def _others_running(self) -> bool:
+        return any(item.state is State.RUNNING for item in self._mine().values())
+
+    def _reap(self) -> None:
+        for name in self.registry.reap():
+            self.say(f"{name}: its holder is gone; it can be run again")
+
+    def _stop_on_systemic_failure(self) -> None:
+        """Two experiments, of whichever workers, that failed since this one started for one reason outside of them."""
+        recent = [
+            attempt
+            for item in self._mine().values()
+            for attempt in item.attempts
+            if attempt.state is State.FAILED and attempt.error_class in SYSTEMIC and (attempt.ended or "") >= self.started
+        ]
+        for error_class, count in Counter(attempt.error_class for attempt in recent).most_common(1):
+            if count >= SYSTEMIC_LIMIT and error_class is not None:
+                self.summary.systemic = error_class
+                last = next(attempt for attempt in reversed(recent) if attempt.error_class is error_class)
+                self.registry.rebuild_view()
+                raise LatentWireError(
+                    f"{count} experiments failed in the same way ({error_class.value}): {last.error}; the queue stops here, "
+                    f"{self.summary}. {ACTIONS[error_class]}. Then start the worker again"
+                )
+
+    # -------------------------------------------------------------------------------------------------- one experiment
+
+    def _run_next(self, stopping: Callable[[], bool]) -> bool:
+        for item in self._next():
+            generation = item.attempts[-1].generation + 1 if item.attempts else 1
+            log = f"runs/logs/{item.name}.{generation}.log"
+            claim = self.registry.claim(
+                item.name, lease_s=self.settings.lease_s, gpu=self.settings.gpu, job_id=self.settings.job_id, log=log
+            )
+            if claim is None:
+                continue
+            self.say(f"{item.name}: start, attempt {claim.generation}")
+            state = self._attempt(item, claim, self.root / log, stopping)
+            self.summary.counts[state] += 1
+            self.say(f"{item.name}: {state}")
+            return True
+        return False
+
+    def _attempt(self, item: Experiment, claim: Claim, log: Path, stopping: Callable[[], bool]) -> str:
+        try:
+            prepare_folder(item, self.root)
+            with Child(self._command(item), folder=self.root, log=log, environment=self._environment(item)) as child:
+                with _Heartbeat(self.registry, claim, self.settings.lease_s) as heart:
+                    timed_out = self._wait(child, heart, stopping)
+                if heart.stale:
+                    self._set_back[item.name] += 1
+                    return "taken over"
+                return self._record(item, claim, child.exit_code, log, timed_out=timed_out, stopping=stopping)
+        except OSError as error:
+            verdict = classify(exit_code=None, log_text="", exception=error)
+            return self._fail(item, claim, verdict, None)
+
+    def _wait(self, child: Child, heart: _Heartbeat, stopping: Callable[[], bool]) -> bool:
+        """Until the command has ended, for whatever reason; True where it took too long."""
+        limit_s, began = self.settings.timeout_s, time.monotonic()
+        while not child.wait(self.settings.poll_s):
+            if heart.stale:
+                child.kill()
+            elif stopping():
+                child.stop(self.settings.grace_s)
+            elif limit_s is not None and time.monotonic() - began > limit_s:
+                child.stop(self.settings.grace_s)
+                return True
+        return False
+
+    def _record(
+        self, item: Experiment, claim: Claim, code: int, log: Path, *, timed_out: bool, stopping: Callable[[], bool]
+    ) -> str:
+        if code in (0, INVALID_EXIT_CODE) and not timed_out:
+            return self._complete(item, claim, code)
+        if timed_out:
+            limit = f"stopped after {self.settings.timeout_s:.0f} s"
+            return self._fail(item, claim, Verdict(ErrorClass.TIMEOUT, limit, None), code)
+        if code in (PREEMPTED_EXIT_CODE, -signal.SIGTERM, -signal.SIGKILL):
+            # Slurm signals every process of a job, one after the other: the command may end before this process hears of it
+            _sleep(1.0, stopping)
+        if stopping() or code == PREEMPTED_EXIT_CODE:
+            self._set_back[item.name] += 1
+            self.registry.preempt(claim, exit_code=code)
+            return State.PREEMPTED.value
+        verdict = classify(exit_code=code, log_text=log_tail(log), signal=ended_by(code))
+        return self._fail(item, claim, verdict, code)
+
+    def _complete(self, item: Experiment, claim: Claim, code: int) -> str:
+        file = item.result_file
+        try:
+            metrics = measured(self.root / file) if file else {}
+        except ArtefactError as error:
+            self.say(f"{item.name}: {error}")
+            metrics = {}
+        return self.registry.complete(claim, result_file=file, metrics=metrics, exit_code=code).value
+
+    def _fail(self, item: Experiment, claim: Claim, verdict: Verdict, code: int | None) -> str:
+        self._set_back[item.name] += 1
+        where = f" at {verdict.where}" if verdict.where else ""
+        self.say(f"{item.name}: {verdict.error_class.value}: {verdict.message}{where}; {ACTIONS[verdict.error_class]}")
+        self.registry.fail(claim, error=f"{verdict.message}{where}", error_class=verdict.error_class, exit_code=code)
+        return State.FAILED.value
+
+    # --------------------------------------------------------------------------------------------------- how it is run
+
+    def _command(self, item: Experiment) -> list[str]:
+        """The command with this interpreter, whatever PATH says; training goes over all GPUs where there are several."""
+        program, *arguments = item.command
+        gpus = len(self.settings.gpu.split(",")) if self.settings.gpu else 1
+        if program == "latentwire":
+            launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(gpus)]
+            return [sys.executable, *(launch if gpus > 1 and arguments[:1] == ["train"] else ()), "-m", "latentwire.cli.app", *arguments]
+        return [sys.executable if program == "python" else program, *arguments]
+
+    def _environment(self, item: Experiment) -> dict[str, str]:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        threads = (item.config or {}).get("experiment", {}).get("threads")
+        if threads is not None:
+            environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        if self.settings.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self.settings.gpu
+        # an oom is tried again with the same batch in more parts: other memory, the same gradient
+        ooms = sum(attempt.error_class is ErrorClass.OOM for attempt in item.attempts)
+        if ooms:
+            environment["LATENTWIRE_BATCH_PARTS"] = str(2**ooms)
+        return environment
+
+
+class _Heartbeat:
+    """A thread that keeps a claim alive; ``stale`` is True once another has taken over."""
+
+    def __init__(self, registry: Registry, claim: Claim, lease_s: float) -> None:
+        self.registry, self.claim, self.pause_s = registry, claim, max(0.05, lease_s / 5)
+        self.stale = False
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> _Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        from latentwire.experiments.registry import StaleClaimError
+
+        while not self._end.wait(self.pause_s):
+            try:
+                self.registry.heartbeat(self.claim)
+            except StaleClaimError:
+                self.stale = True
+                return
+            except (OSError, LatentWireError):
+                continue  # a file server that hiccups; the lease outlives some missed beats
+
+
+class _signals:  # noqa: N801
+    """Inside the block SIGTERM, SIGUSR2 and Ctrl-C set a flag; the block's value asks whether one came."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    def __enter__(self) -> Callable[[], bool]:
+        def handle(number: int, frame: Any) -> None:
+            self.worker.summary.stopped_by = number
+
+        self.before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)}
+        return lambda: self.worker.summary.stopped_by is not None
+
+    def __exit__(self, *args: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def _needs(item: Experiment) -> Sequence[str]:
+    needs: Sequence[str] = (item.config or {}).get("experiment", {}).get("needs", ())
+    return needs
+
+
+def _sleep(seconds: float, stopping: Callable[[], bool]) -> None:
+    end = time.monotonic() + seconds
+    while not stopping() and time.monotonic() < end:
+        time.sleep(min(0.1, seconds))
+
+
+def worker_settings(settings: WorkerSettings) -> WorkerSettings:
+    """The settings with the job's id as Slurm gives it (``123``, in an array ``123_4``)."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+    return replace(settings, job_id=settings.job_id or job)
