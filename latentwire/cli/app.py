@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from latentwire.cli import cache, compare, demo, evaluate, fetch, methods, nano, send, table, tasks, train
+from latentwire.cli import cache, compare, demo, evaluate, experiments, fetch, methods, nano, send, slurm, table, tasks, train
 from latentwire.errors import LatentWireError
 
 app = typer.Typer(
@@ -31,7 +31,9 @@ app.command("send")(send.send)
 app.command("fetch")(fetch.fetch)
 app.command("demo")(demo.demo)
 app.add_typer(cache.app, name="cache")
+app.add_typer(experiments.app, name="experiments")
 app.add_typer(nano.app, name="nano")
+app.add_typer(slurm.app, name="slurm")
 app.add_typer(tasks.app, name="tasks")
 
 

@@ -1,0 +1,160 @@
+"""``latentwire experiments``: plan, run and watch the experiments of a suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from latentwire.cli.console import emit_json, say
+from latentwire.errors import LatentWireError
+
+if TYPE_CHECKING:
+    from latentwire.experiments.place import Finding
+
+app = typer.Typer(help="The experiments of a suite: plan, status, worker, sync, preflight.", no_args_is_help=True)
+
+SUITE = typer.Argument(help="Suite, for example configs/paper.yaml.", show_default=False)
+SUITE_OR_RUN = typer.Argument(help="Suite or run config.", show_default=False)
+ANY_SUITE = typer.Argument(None, help="Only the experiments of this suite; default: all in the registry.", show_default=False)
+OF_SUITE = typer.Option(None, "--suite", help="Only the experiments of this suite.")
+DRY_RUN = typer.Option(False, "--dry-run", help="List the experiments; register nothing.")
+QUIET = typer.Option(False, "--quiet", help="One line instead of the list.")
+GPU = typer.Option(None, "--gpu", help="CUDA_VISIBLE_DEVICES of the commands, for example 0; 0,1 trains each bridge on both.")
+MOST = typer.Option(None, "--max", min=1, help="Run at most so many experiments.")
+LEASE_S = typer.Option(300.0, "--lease_s", min=1.0, help="Seconds that a claim lives without a heartbeat.")
+TIMEOUT_S = typer.Option(None, "--timeout_s", min=1.0, help="Seconds after which an experiment is ended and has failed.")
+PREFLIGHT = typer.Option(True, "--preflight/--no-preflight", help="Check the place before the first experiment.")
+DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N; default: that of the suite.")
+JSON = typer.Option(False, "--json", help="Print JSON on stdout.")
+
+
+@app.command("plan")
+def plan(config: str = SUITE, dry_run: bool = DRY_RUN, quiet: bool = QUIET, as_json: bool = JSON) -> None:
+    """Write the experiments of a suite into the registry (those it has stay as they are) and list them, longest first."""
+    from latentwire.experiments.plan import expand, load_suite, register
+
+    suite = load_suite(config)
+    experiments = expand(suite)
+    if not dry_run:
+        from latentwire.experiments.registry import Registry
+
+        register(Registry(), experiments)
+    total_h = sum(item.expected_s for item in experiments) / 3600
+    if as_json:
+        emit_json([item.as_dict() for item in experiments])
+    elif not quiet:
+        width = max(len(item.name) for item in experiments)
+        for item in experiments:
+            print(f"{item.name:<{width}}  {item.expected_s:>7.0f} s  {' '.join(item.command)}")
+    doing = "would be planned" if dry_run else "planned"
+    say(f"{len(experiments)} experiments of suite {suite.name} {doing}, about {total_h:.1f} hours of one device")
+    if not dry_run and not quiet:
+        say(f"next: latentwire experiments worker {config}   (or: latentwire slurm submit {config})")
+
+
+@app.command("status")
+def status(suite: str | None = OF_SUITE, as_json: bool = JSON) -> None:
+    """How many experiments stand where, and what to do about those that failed."""
+    from collections import Counter
+
+    from latentwire.experiments.model import State
+    from latentwire.experiments.registry import Registry
+
+    registry = Registry()
+    registry.rebuild_view()
+    name = None if suite is None else _suite_name(suite)
+    found = {
+        key: item
+        for key, item in registry.experiments().items()
+        if name is None or (item.config or {}).get("experiment", {}).get("suite") == name
+    }
+    counts = Counter(item.state for item in found.values())
+    if as_json:
+        emit_json({"total": len(found), **{state.value: counts[state] for state in State}})
+        return
+    if not found:
+        print("no experiments yet; plan some with: latentwire experiments plan configs/paper_nano.yaml")
+        return
+    print(f"{len(found)} experiments: " + ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state]))
+    for item in found.values():
+        if item.state in (State.FAILED, State.INVALID, State.LOST):
+            print(f"  {item.name}: {item.state.value}, {item.reason}")
+
+
+@app.command("worker")
+def worker(
+    config: str | None = ANY_SUITE,
+    gpu: str | None = GPU,
+    most: int | None = MOST,
+    lease_s: float = LEASE_S,
+    timeout_s: float | None = TIMEOUT_S,
+    preflight: bool = PREFLIGHT,
+    as_json: bool = JSON,
+) -> None:
+    """Run planned experiments, longest first, until none is left. Several workers may share one registry."""
+    from latentwire.experiments.registry import Registry
+    from latentwire.experiments.worker import Worker, WorkerSettings, worker_settings
+
+    if preflight and config is not None:
+        _refuse(_findings(config, None))
+    settings = WorkerSettings(
+        gpu=gpu, most=most, suite=None if config is None else _suite_name(config), lease_s=lease_s, timeout_s=timeout_s
+    )
+    summary = Worker(Registry(), worker_settings(settings), root=Path.cwd(), say=say).run()
+    if as_json:
+        emit_json(summary.as_dict())
+    else:
+        say(str(summary))
+
+
+@app.command("sync")
+def sync_() -> None:
+    """Commit results and registry, pull with rebase, push."""
+    from latentwire.experiments.sync import sync
+
+    for line in sync(Path.cwd()):
+        say(line)
+
+
+@app.command("preflight")
+def preflight_(config: str = SUITE_OR_RUN, device: str | None = DEVICE, as_json: bool = JSON) -> None:
+    """Check this place: folders, disk, packages, GPU memory, models, rows, git. Exit code 1 and one line per problem."""
+    findings = _findings(config, device)
+    if as_json:
+        emit_json([{"level": item.level, "text": item.text} for item in findings])
+    _refuse(findings)
+    say("this place is ready")
+
+
+def _findings(config: str, device: str | None) -> list[Finding]:
+    from latentwire.config import load_config
+    from latentwire.experiments.needs import needs_of, suite_needs
+    from latentwire.experiments.place import check_place
+    from latentwire.experiments.plan import is_suite, load_suite
+
+    if is_suite(config):
+        suite = load_suite(config)
+        needs = suite_needs(suite.model_copy(update={"device": device or suite.device}), root=Path.cwd())
+    else:
+        run = load_config(config)
+        needs = needs_of({run.task[0]: run}, root=Path.cwd(), device=device)
+    return check_place(needs)
+
+
+def _refuse(findings: list[Finding]) -> None:
+    """Says what was found. Raises ``LatentWireError`` where it keeps experiments from starting."""
+    from latentwire.experiments.place import problems
+
+    found = problems(findings)
+    for item in findings:
+        say(f"{item.level}: {item.text}")
+    if found:
+        raise LatentWireError(f"this place is not ready: {len(found)} problem(s) above; mend them and run the same again")
+
+
+def _suite_name(config: str) -> str:
+    from latentwire.experiments.plan import load_suite
+
+    return load_suite(config).name

@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+{directives}
+#
+# Runs the experiments of a suite until none is left: one worker per GPU, each claims the next experiment.
+# Rendered by `latentwire slurm render {config}{cluster_flag}`; render again instead of editing.
+#
+#   sbatch {script} [CONFIG]
+#
+# Flags of sbatch and SBATCH_* variables override the lines above. These variables override what is below:
+#   LATENTWIRE_WORKDIR   checkout to run in (when it does not exist: the folder of submission)
+#   LATENTWIRE_SCRATCH   where caches go      LATENTWIRE_PYTHON   a ready interpreter, instead of .venv
+#   LATENTWIRE_PUSH=0    leave results here   LATENTWIRE_LEASE_S  how long a claim lives without a heartbeat
+set -euo pipefail
+
+config=${{1:-{config}}}
+workdir=${{LATENTWIRE_WORKDIR:-{workdir}}}
+scratch=${{LATENTWIRE_SCRATCH:-{scratch}}}
+
+say() {{ echo "$(date '+%F %T') $*"; }}
+stop() {{ say "error: $*" >&2; exit 1; }}
+
+# ------------------------------------------------------------------------------------------------------------- the place
+
+[ -d "$workdir" ] || workdir=${{SLURM_SUBMIT_DIR:-$PWD}}
+cd "$workdir"
+[ -f pyproject.toml ] && [ -d latentwire ] || stop "$PWD is no checkout of LatentWire; submit from one, or set LATENTWIRE_WORKDIR"
+[ -f "$config" ] || stop "config $config does not exist in $PWD; give one of: $(echo configs/*.yaml)"
+if ! mkdir -p "$scratch" 2>/dev/null; then
+  say "scratch $scratch cannot be created here; caches go to $PWD/.cache"
+  scratch=$PWD/.cache
+fi
+export LATENTWIRE_CACHE=${{LATENTWIRE_CACHE:-$scratch/latentwire}} HF_HOME=${{HF_HOME:-$scratch/huggingface}}
+export PIP_CACHE_DIR=${{PIP_CACHE_DIR:-$scratch/pip}} TRITON_CACHE_DIR=${{TRITON_CACHE_DIR:-$scratch/triton}}
+mkdir -p runs/logs
+say "job ${{SLURM_JOB_ID:-none}}, restart ${{SLURM_RESTART_COUNT:-0}}, on $(hostname), in $PWD, commit $(git rev-parse --short HEAD 2>/dev/null || echo none)"
+
+# ------------------------------------------------------------------------------------------------------- the environment
+
+# one job installs, the others wait; the lock vanishes with the process that holds it
+environment() {{
+  exec 9>.venv.lock
+  if ! flock -w 1800 9; then stop "another job has held $PWD/.venv.lock for 30 minutes; see who runs pip here"; fi
+  if [ ! -f .venv/.installed ] || [ pyproject.toml -nt .venv/.installed ] || [ constraints.txt -nt .venv/.installed ]; then
+    say "setting up .venv"
+    bash scripts/setup.sh .venv python3.11 || stop "the environment cannot be set up here; run \`make setup\` on a login node"
+    touch .venv/.installed
+  fi
+  exec 9>&-
+}}
+python=${{LATENTWIRE_PYTHON:-}}
+if [ -z "$python" ]; then
+  environment
+  python=$PWD/.venv/bin/python
+fi
+latentwire() {{ "$python" -m latentwire.cli.app "$@"; }}
+
+latentwire experiments preflight "$config" || stop "this place is not ready (see above); no experiment was touched"
+latentwire experiments plan "$config" --quiet
+
+# ------------------------------------------------------------------------------------------------------------ the workers
+
+gpus=()
+if [ -n "${{CUDA_VISIBLE_DEVICES:-}}" ]; then
+  IFS=, read -r -a gpus <<<"$CUDA_VISIBLE_DEVICES"
+elif command -v nvidia-smi >/dev/null 2>&1; then
+  while read -r gpu; do gpus+=("$gpu"); done < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true)
+fi
+
+workers=()
+stopped_by=""
+# shellcheck disable=SC2317  # called by trap
+forward() {{
+  stopped_by=$1
+  say "SIG$1: workers save and end"
+  for worker in ${{workers[@]+"${{workers[@]}}"}}; do kill -TERM "$worker" 2>/dev/null || true; done
+}}
+# Slurm sends USR2 before the time limit (--signal) and TERM when the job is pre-empted, requeued or cancelled
+trap 'forward USR2' USR2
+trap 'forward TERM' TERM
+
+start_worker() {{
+  "$python" -m latentwire.cli.app experiments worker "$config" --no-preflight --lease_s "${{LATENTWIRE_LEASE_S:-300}}" "$@" &
+  workers+=($!)
+}}
+if [ ${{#gpus[@]}} -eq 0 ]; then
+  say "no GPU here: one worker on the CPU"
+  start_worker
+else
+  say "one worker on each GPU: ${{gpus[*]}}"
+  for gpu in "${{gpus[@]}}"; do start_worker --gpu "$gpu"; done
+fi
+[ -z "$stopped_by" ] || forward "$stopped_by"
+
+code=0
+for worker in "${{workers[@]}}"; do
+  while :; do
+    status=0
+    wait "$worker" || status=$?
+    # a signal to this script ends the waiting early; the worker goes on
+    if [ "$status" -gt 128 ] && kill -0 "$worker" 2>/dev/null; then continue; fi
+    break
+  done
+  [ "$status" -le "$code" ] || code=$status
+done
+
+# --------------------------------------------------------------------------------------------------------------- the end
+
+latentwire experiments status --suite "$config" || true
+if [ "${{LATENTWIRE_PUSH:-1}}" = 1 ]; then
+  timeout 90 "$python" -m latentwire.cli.app experiments sync || say "results were not pushed; run \`latentwire experiments sync\` later"
+fi
+if [ -n "$stopped_by" ]; then
+  say "stopped by SIG$stopped_by; the same job goes on from here"
+  # the time limit does not requeue a job by itself, pre-emption does
+  if [ "$stopped_by" = USR2 ] && [ -n "${{SLURM_JOB_ID:-}}" ]; then scontrol requeue "$SLURM_JOB_ID" || true; fi
+  exit 75
+fi
+exit "$code"
