@@ -19,7 +19,9 @@ RESUME = typer.Option(False, "--resume", help="Go on from the last checkpoint (s
 OVERWRITE = typer.Option(False, "--overwrite", help="Start again, replacing a run in the same folder.")
 DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N; default: LATENTWIRE_DEVICE, else the best present.")
 TENSORBOARD = typer.Option(False, "--tensorboard", help="Also write TensorBoard events to <run>/tensorboard.")
-EVAL = typer.Option(False, "--eval", help="Then evaluate the bridge with its controls, as `latentwire eval RUN --method bridge` does.")
+EVAL = typer.Option(
+    False, "--eval", help="Then evaluate the bridge with its controls, as `latentwire eval RUN --method bridge` does."
+)
 EVAL_SAMPLES = typer.Option(None, "--eval_samples", help="With --eval: read only so many test rows; the result says so.")
 JSON = typer.Option(False, "--json", help="Print the result as JSON on stdout.")
 
@@ -38,6 +40,7 @@ def train(
 ) -> None:
     """Train a bridge between two frozen models."""
     from latentwire.config import load_config
+    from latentwire.training.parallel import is_first_process
 
     run = load_config(config, set_ or [])
     run_training(
@@ -49,7 +52,7 @@ def train(
         tensorboard=tensorboard,
         as_json=as_json,
     )
-    if eval_ and not dry_run:
+    if eval_ and not dry_run and is_first_process():
         evaluate_bridge(run, max_rows=eval_samples, device=device)
 
 
@@ -75,6 +78,8 @@ def run_training(
     as_json: bool = False,
 ) -> dict[str, Any] | None:
     """What ``train`` does once the config is known; the paper's script shares it. Returns the summary."""
+    from latentwire.training.parallel import is_first_process
+
     if dry_run:
         from latentwire.training.plan import plan_run
 
@@ -82,6 +87,8 @@ def run_training(
         emit_json(plan.as_dict()) if as_json else _print_plan(plan)
         return None
     summary = train_with_progress(config, resume=resume, overwrite=overwrite, device=device, tensorboard=tensorboard)
+    if not is_first_process():
+        return summary
     if as_json:
         emit_json({**summary, "folder": str(config.folder)})
     else:
@@ -99,7 +106,9 @@ def train_with_progress(
     from latentwire.training.run import train_run
     from latentwire.training.trainer import Hooks
 
-    writer = _tensorboard_writer(config) if tensorboard else None
+    from latentwire.training.parallel import is_first_process
+
+    writer = _tensorboard_writer(config) if tensorboard and is_first_process() else None
     with progress(config.training.steps, f"train {config.name}") as bar, stop_on_signals() as stop:
         hooks = Hooks(
             log=lambda entry: _show(entry, bar, writer),

@@ -32,7 +32,9 @@ HUB_TIMEOUT_S = 8.0
 Note = tuple[str, str]
 
 
-def needs_of(runs: Mapping[str, RunConfig], *, root: Path, device: str | None, methods: Sequence[str] = (), count: int = 1) -> Needs:
+def needs_of(
+    runs: Mapping[str, RunConfig], *, root: Path, device: str | None, methods: Sequence[str] = (), count: int = 1
+) -> Needs:
     """What ``count`` experiments over these runs (task → config) ask for. Models and rows that cannot be had become notes."""
     notes = _models(runs)
     plans: list[RunPlan] = []

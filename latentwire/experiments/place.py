@@ -186,7 +186,9 @@ def _probe(needs: Needs, environ: Mapping[str, str]) -> List[Finding]:
         seen: Dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return [Finding(PROBLEM, f"{sys.executable} ends with {done.returncode} while it imports {', '.join(needs.modules)}: {last}")]
+        return [
+            Finding(PROBLEM, f"{sys.executable} ends with {done.returncode} while it imports {', '.join(needs.modules)}: {last}")
+        ]
     found = [
         Finding(PROBLEM, f"{name} cannot be imported ({_one_line(why)}); run `make setup`")
         for name, why in sorted(seen["imports"].items())
@@ -231,7 +233,9 @@ def git_findings(root: Path) -> List[Finding]:
         text = f"git: {len(changed)} files differ from the commit, the first {changed[0][3:]!r}; results will say so (dirty)"
         found.append(Finding(WARNING, text))
     if _git(root, "config", "user.email") is None:
-        found.append(Finding(WARNING, "git: no user.email is set, so results cannot be committed; git config user.email you@example.org"))
+        found.append(
+            Finding(WARNING, "git: no user.email is set, so results cannot be committed; git config user.email you@example.org")
+        )
     return found
 
 

@@ -257,9 +257,7 @@ def _extras(suite: Suite) -> Iterator[PlannedExperiment]:
         )
 
 
-def _planned(
-    suite: Suite, short: str, command: Sequence[str], run: RunConfig, *, method: str, **about: Any
-) -> PlannedExperiment:
+def _planned(suite: Suite, short: str, command: Sequence[str], run: RunConfig, *, method: str, **about: Any) -> PlannedExperiment:
     device = [] if suite.device is None else ["--device", suite.device]
     program = "python" if command[0].endswith(".py") else "latentwire"
     folder = f"runs/{suite.name}/{short}"

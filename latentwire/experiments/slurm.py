@@ -117,5 +117,7 @@ def submit(script: str, config: str, *, folder: Path) -> str:
     except FileNotFoundError:
         raise LatentWireError(f"there is no sbatch here; on a login node of the cluster run: {shlex.join(command)}") from None
     if done.returncode:
-        raise LatentWireError(f"sbatch refused: {' '.join(done.stderr.split())}; change it with --account, --partition, --gpus, --time")
+        raise LatentWireError(
+            f"sbatch refused: {' '.join(done.stderr.split())}; change it with --account, --partition, --gpus, --time"
+        )
     return done.stdout.strip()

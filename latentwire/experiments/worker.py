@@ -249,7 +249,13 @@ class Worker:
         gpus = len(self.settings.gpu.split(",")) if self.settings.gpu else 1
         if program == "latentwire":
             launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(gpus)]
-            return [sys.executable, *(launch if gpus > 1 and arguments[:1] == ["train"] else ()), "-m", "latentwire.cli.app", *arguments]
+            return [
+                sys.executable,
+                *(launch if gpus > 1 and arguments[:1] == ["train"] else ()),
+                "-m",
+                "latentwire.cli.app",
+                *arguments,
+            ]
         return [sys.executable if program == "python" else program, *arguments]
 
     def _environment(self, item: Experiment) -> dict[str, str]:

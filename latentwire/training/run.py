@@ -32,6 +32,7 @@ from latentwire.models.source import resolve
 from latentwire.provenance import git_state, versions
 from latentwire.training.features import FeatureCache
 from latentwire.training.learners import BridgeLearner
+from latentwire.training.parallel import Team, join_team, leave_team
 from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
 
 SUMMARY_FILE, CONFIG_FILE, ARTEFACT_FOLDER = "train.json", "config.json", "bridge"
@@ -90,12 +91,32 @@ def train_run(
             raise UsageError(
                 f"{str(folder)!r} holds an unfinished run of this config; add --resume to go on or --overwrite to start again"
             )
+    team, device = join_team(device)
+    try:
+        return _train(
+            config, team, resume=resume, overwrite=overwrite, device=device, hooks=hooks or Hooks(),
+            say=say if team.first else _silent, cache_folder=cache_folder, pair=pair,
+        )  # fmt: skip
+    finally:
+        leave_team()
+
+
+def _train(
+    config: RunConfig,
+    team: Team,
+    *,
+    resume: bool,
+    overwrite: bool,
+    device: str | None,
+    hooks: Hooks,
+    say: Say,
+    cache_folder: Path | None,
+    pair: tuple[Sender, Receiver] | None,
+) -> dict[str, Any]:
+    folder = config.folder
     sender, receiver = pair or load_pair(config, device=device)
     train, validation, revisions = _read_rows(config, sender, receiver, say)
-    cache = FeatureCache(sender, folder=cache_folder, cap_gib=config.data.cache_cap_gib, notice=say)
-    texts = [row.sender_prompt for row in (*train, *validation)]
-    cache.add(texts)
-    say(f"sender states: {cache.texts_read} texts read, {len(set(texts)) - cache.texts_read} from the cache")
+    cache = _filled_cache(config, sender, [row.sender_prompt for row in (*train, *validation)], team, cache_folder, say)
     bridge = new_bridge(config, sender, receiver)
     trainer = Trainer(
         config,
@@ -103,15 +124,18 @@ def train_run(
         train=train,
         validation=validation,
         folder=folder,
-        hooks=hooks,
+        hooks=hooks if team.first else Hooks(should_stop=hooks.should_stop),
+        team=team,
     )
-    if overwrite:
-        for name in (SUMMARY_FILE, CHECKPOINT_FILE):
-            (folder / name).unlink(missing_ok=True)
-    write_json(
-        folder / CONFIG_FILE,
-        {"identity": config.identity, "config": config.model_dump(mode="json", exclude={"output_dir": True})},
-    )
+    if team.first:
+        if overwrite:
+            for name in (SUMMARY_FILE, CHECKPOINT_FILE):
+                (folder / name).unlink(missing_ok=True)
+        write_json(
+            folder / CONFIG_FILE,
+            {"identity": config.identity, "config": config.model_dump(mode="json", exclude={"output_dir": True})},
+        )
+    team.wait()
     if resume and (folder / CHECKPOINT_FILE).exists():
         trainer.restore()
         say(f"resumed at step {trainer.step} of {config.training.steps}")
@@ -130,12 +154,30 @@ def train_run(
         "data_revisions": revisions,
         "git": git_state(),
         "versions": versions(),
-        "hardware": hardware_summary(receiver.device),
+        "hardware": hardware_summary(receiver.device) | {"processes": team.size},
     }
-    bridge.save_pretrained(folder / ARTEFACT_FOLDER, card=bridge_card(bridge, config.model_dump(mode="json"), summary))
-    summary["weights_sha256"] = file_digest(folder / ARTEFACT_FOLDER / "model.safetensors")
-    write_json(folder / SUMMARY_FILE, summary)
+    if team.first:
+        bridge.save_pretrained(folder / ARTEFACT_FOLDER, card=bridge_card(bridge, config.model_dump(mode="json"), summary))
+        summary["weights_sha256"] = file_digest(folder / ARTEFACT_FOLDER / "model.safetensors")
+        write_json(folder / SUMMARY_FILE, summary)
+    team.wait()
     return summary
+
+
+def _filled_cache(config: RunConfig, sender: Sender, texts: list[str], team: Team, folder: Path | None, say: Say) -> FeatureCache:
+    """The cache with the states of all texts; the first process computes them, the others read what it wrote."""
+    if not team.first:
+        team.wait()
+    cache = FeatureCache(sender, folder=folder, cap_gib=config.data.cache_cap_gib, notice=say)
+    cache.add(texts)
+    if team.first:
+        team.wait()
+    say(f"sender states: {cache.texts_read} texts read, {len(set(texts)) - cache.texts_read} from the cache")
+    return cache
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 def load_pair(config: RunConfig, *, device: str | None = None, full_sender: bool = False) -> tuple[Sender, Receiver]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from latentwire.config import RunConfig, TrainingSettings
 from latentwire.data.task import Example
-from latentwire.errors import StoppedEarlyError
+from latentwire.errors import StoppedEarlyError, UsageError
 from latentwire.files import write_text
 from latentwire.models.receiver import Receiver, SoftTokens
 from latentwire.prompts import Prompt
@@ -28,6 +28,7 @@ from latentwire.training.checkpoint import load_checkpoint, save_checkpoint
 from latentwire.training.learners import Learner
 from latentwire.training.objectives import diversity_term, effective_rank, first_stage_loss, rms_ratio, rows_of, task_loss
 from latentwire.training.optimisers import Optimiser
+from latentwire.training.parallel import Team
 
 CHECKPOINT_FILE, LOG_FILE = "checkpoint.safetensors", "log.jsonl"
 
@@ -76,6 +77,7 @@ class Trainer:
     Args:
         learner: trained in place; after ``run`` it holds the weights that were best on validation.
         train, validation: examples; validation chooses the checkpoint and nothing else does.
+        team: the processes that share each batch; only the first writes files.
     """
 
     def __init__(
@@ -87,11 +89,19 @@ class Trainer:
         validation: Sequence[Example],
         folder: Path,
         hooks: Hooks | None = None,
+        team: Team | None = None,
     ) -> None:
         self.config, self.settings = config, config.training
         self.learner, self.module, self.receiver = learner, learner.module, learner.receiver
         self.train_rows, self.validation_rows = train, validation
         self.folder, self.hooks = folder, hooks or Hooks()
+        self.team = team or Team()
+        if self.settings.diversity_weight and self.team.shares > 1:
+            raise UsageError(
+                f"training.diversity_weight = {self.settings.diversity_weight} compares all rows of a batch; "
+                "train in one process, with the batch in one part"
+            )
+        self.team.agree(self.module)
         self.order = RowOrder(len(train), config.seed)
         self.optimiser = make_optimiser(learner.module, self.settings)
         self.step, self.seconds = 0, 0.0
@@ -113,7 +123,7 @@ class Trainer:
                 self.log.append(entry)
                 self.hooks.log(entry)
             self.hooks.advance(self.step)
-            stopping = self.step < settings.steps and self.hooks.should_stop()
+            stopping = self.team.any(self.hooks.should_stop(), self.receiver.device) and self.step < settings.steps
             if self.step % settings.checkpoint_every == 0 or self.step == settings.steps or stopping:
                 self.save()
             if stopping:
@@ -127,21 +137,29 @@ class Trainer:
         settings = self.settings
         rows = [self.train_rows[index] for index in self.order.batch(self.step, settings.batch_size)]
         self.module.train()
-        soft = self.learner.soft_tokens(rows)
-        loss = self._loss(rows, soft)
-        objective = loss
-        if settings.diversity_weight and soft is not None:
-            objective = loss + settings.diversity_weight * diversity_term(soft)
-        objective.backward()
+        loss_sum = 0.0
+        parts = self.team.share(rows)
+        for part in parts:
+            soft = self.learner.soft_tokens(part)
+            loss = self._loss(part, soft)
+            objective = loss
+            if settings.diversity_weight and soft is not None:
+                objective = loss + settings.diversity_weight * diversity_term(soft)
+            # the mean over the batch is the sum over its parts, each weighted by its rows
+            (objective * (len(part) / len(rows))).backward()
+            loss_sum += loss.item() * len(part)
+        self.team.add_gradients(self.optimiser.parameters)
         gradient_norm = self.optimiser.step(self.step, clip_norm=settings.clip_norm)
         self.step += 1
         entry: dict[str, Any] = {"step": self.step}
         if self.step % settings.log_every == 0:
             entry |= {
                 "stage": "first" if self._in_first_stage(self.step - 1) else "task",
-                "loss": round(loss.item(), 5),
+                "loss": round(self.team.add([loss_sum], self.receiver.device)[0] / len(rows), 5),
                 "gradient_norm": round(gradient_norm, 5),
-                **(self._diagnostics(rows, soft, loss.item()) if soft is not None and self.learner.sends_messages else {}),
+                **(
+                    self._diagnostics(part, soft, loss.item()) if parts and soft is not None and self.learner.sends_messages else {}
+                ),
             }
         return entry
 
@@ -175,19 +193,22 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Mean over tasks of the share of right answers, and the mean loss; keeps the weights if they are the best."""
         self.module.eval()
-        right: dict[str, list[bool]] = {}
-        losses = []
+        count = len(self.validation_rows)
+        rights, losses = [0.0] * count, [0.0] * count
         size = max(32, self.settings.batch_size)
-        for start in range(0, len(self.validation_rows), size):
+        for start in range(0, count, size)[self.team.rank :: self.team.size]:
             rows = self.validation_rows[start : start + size]
             soft, prompts = self.learner.soft_tokens(rows), self.learner.prompts(rows)
             rng = Random(f"validation:{start}")
             loss = task_loss(self.receiver, rows, prompts, soft, rng=rng, settings=self.settings)
-            losses.append(loss.item() * len(rows))
-            for row, is_right in zip(rows, answered_right(self.receiver, rows, prompts, soft), strict=True):
-                right.setdefault(row.task, []).append(is_right)
+            losses[start] = loss.item() * len(rows)
+            rights[start : start + len(rows)] = map(float, answered_right(self.receiver, rows, prompts, soft))
+        rights, losses = (self.team.add(values, self.receiver.device) for values in (rights, losses))
+        right: dict[str, list[float]] = {}
+        for row, value in zip(self.validation_rows, rights, strict=True):
+            right.setdefault(row.task, []).append(value)
         score = sum(sum(values) / len(values) for values in right.values()) / len(right)
-        loss_mean = sum(losses) / len(self.validation_rows)
+        loss_mean = sum(losses) / count
         if (score, -loss_mean) > (self.best.score, -self.best.loss):
             weights = {name: tensor.detach().cpu().clone() for name, tensor in self.module.state_dict().items()}
             self.best = Best(score, loss_mean, self.step, weights)
@@ -197,7 +218,9 @@ class Trainer:
     # -------------------------------------------------------------------------------------------------- checkpoints
 
     def save(self) -> None:
-        """Writes the checkpoint and, for people, the log up to it."""
+        """Writes the checkpoint and, for people, the log up to it; in a team the first process does."""
+        if not self.team.first:
+            return
         write_text(self.folder / LOG_FILE, "".join(json.dumps(entry) + "\n" for entry in self.log))
         save_checkpoint(
             self.folder / CHECKPOINT_FILE,
