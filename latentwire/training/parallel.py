@@ -71,7 +71,7 @@ class Team:
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether any process says yes: all must stop at the same step."""
-        return self.size > 1 and self.add([float(flag)], device)[0] > 0 or flag
+        return self.add([float(flag)], device)[0] > 0
 
     def agree(self, module: nn.Module) -> None:
         """Gives every process the first one's weights."""

@@ -8,6 +8,7 @@ resumes from its last checkpoint and ends with the same bytes on a CPU.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from latentwire.config import RunConfig, TrainingSettings
 from latentwire.data.task import Example
-from latentwire.errors import StoppedEarlyError, UsageError
+from latentwire.errors import NonFiniteLossError, StoppedEarlyError, UsageError
 from latentwire.files import write_text
 from latentwire.models.receiver import Receiver, SoftTokens
 from latentwire.prompts import Prompt
@@ -107,11 +108,17 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.best = Best()
         self.log: list[dict[str, Any]] = []
+        self._last_loss: Tensor | None = None
 
     # --------------------------------------------------------------------------------------------------------- loop
 
     def run(self) -> Best:
-        """Trains to the last step. Raises ``StoppedEarlyError`` after saving when the hooks ask to stop."""
+        """Trains to the last step.
+
+        Raises:
+            StoppedEarlyError: the hooks asked to stop; all is saved.
+            NonFiniteLossError: a loss or gradient is no finite number; the log says so, the checkpoint is the last sound one.
+        """
         settings = self.settings
         while self.step < settings.steps:
             started = time.perf_counter()
@@ -137,7 +144,7 @@ class Trainer:
         settings = self.settings
         rows = [self.train_rows[index] for index in self.order.batch(self.step, settings.batch_size)]
         self.module.train()
-        loss_sum = 0.0
+        loss_sum = torch.zeros((), device=self.receiver.device)
         parts = self.team.share(rows)
         for part in parts:
             soft = self.learner.soft_tokens(part)
@@ -147,21 +154,39 @@ class Trainer:
                 objective = loss + settings.diversity_weight * diversity_term(soft)
             # the mean over the batch is the sum over its parts, each weighted by its rows
             (objective * (len(part) / len(rows))).backward()
-            loss_sum += loss.item() * len(part)
+            loss_sum += loss.detach() * len(part)
         self.team.add_gradients(self.optimiser.parameters)
         gradient_norm = self.optimiser.step(self.step, clip_norm=settings.clip_norm)
         self.step += 1
+        # the norm is on the host already; it is not finite where the loss is not
+        if not math.isfinite(gradient_norm):
+            raise self._non_finite("gradient" if math.isfinite(loss_sum.item()) else "loss")
+        self._last_loss = loss_sum / len(rows)
         entry: dict[str, Any] = {"step": self.step}
         if self.step % settings.log_every == 0:
+            compared = bool(parts) and self.learner.sends_messages
             entry |= {
                 "stage": "first" if self._in_first_stage(self.step - 1) else "task",
-                "loss": round(self.team.add([loss_sum], self.receiver.device)[0] / len(rows), 5),
+                "loss": round(self.team.add([loss_sum.item()], self.receiver.device)[0] / len(rows), 5),
                 "gradient_norm": round(gradient_norm, 5),
-                **(
-                    self._diagnostics(part, soft, loss.item()) if parts and soft is not None and self.learner.sends_messages else {}
-                ),
+                **(self._diagnostics(part, soft, loss.item()) if compared and soft is not None else {}),
             }
         return entry
+
+    def _non_finite(self, what: str) -> NonFiniteLossError:
+        """Writes the log with the step at which it happened, for the diagnosis, and says what to try."""
+        last = None if self._last_loss is None else round(self._last_loss.item(), 5)
+        self.log.append({"step": self.step, "non_finite": what, "last_finite_loss": last})
+        if self.team.first:
+            self._write_log()
+        settings = self.settings
+        before = "no step before it had a finite one" if last is None else f"the last finite loss was {last}"
+        return NonFiniteLossError(
+            f"{what} is no finite number at step {self.step} of {settings.steps} ({before}); lower training.lr "
+            f"(now {settings.lr:g}), raise training.warmup_steps (now {settings.warmup_steps}), or use bfloat16 or float32 "
+            "instead of float16, for example --set "
+            f"training.lr={settings.lr / 10:g}"
+        )
 
     def _in_first_stage(self, step: int) -> bool:
         stage = self.settings.first_stage
@@ -209,6 +234,8 @@ class Trainer:
             right.setdefault(row.task, []).append(value)
         score = sum(sum(values) / len(values) for values in right.values()) / len(right)
         loss_mean = sum(losses) / count
+        if not math.isfinite(loss_mean):
+            raise self._non_finite("validation loss")
         if (score, -loss_mean) > (self.best.score, -self.best.loss):
             weights = {name: tensor.detach().cpu().clone() for name, tensor in self.module.state_dict().items()}
             self.best = Best(score, loss_mean, self.step, weights)
@@ -221,7 +248,7 @@ class Trainer:
         """Writes the checkpoint and, for people, the log up to it; in a team the first process does."""
         if not self.team.first:
             return
-        write_text(self.folder / LOG_FILE, "".join(json.dumps(entry) + "\n" for entry in self.log))
+        self._write_log()
         save_checkpoint(
             self.folder / CHECKPOINT_FILE,
             {
@@ -234,6 +261,9 @@ class Trainer:
                 "log": self.log,
             },
         )
+
+    def _write_log(self) -> None:
+        write_text(self.folder / LOG_FILE, "".join(json.dumps(entry) + "\n" for entry in self.log))
 
     def restore(self) -> None:
         """Goes back to the last checkpoint. Raises ``ArtefactError`` where it is missing, cut or corrupt."""
