@@ -55,6 +55,10 @@ class CheckFailedError(LatentWireError):
     exit_code = 3
 
 
+class StaleClaimError(LatentWireError):
+    """A claim on an experiment that somebody else has taken over; its work must stop and records nothing."""
+
+
 class StoppedEarlyError(LatentWireError):
     """Work that stopped before its end and can be resumed."""
 

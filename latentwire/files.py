@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from latentwire.errors import ArtefactError, LatentWireError
 
@@ -69,8 +71,60 @@ def digest(*parts: str | bytes) -> str:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content."""
+    state = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            state.update(block)
+    return state.hexdigest()
+
+
+def create_exclusively(path: Path, text: str, *, temporary_folder: Path) -> bool:
+    """Creates ``path`` with all of its content at once. Returns False, changing nothing, where it exists already.
+
+    Of many processes, on one or several machines, one gets True. The temporary file must be on the same file system and lies in
+    a folder of its own, so that a killed process leaves nothing beside the target. A hard link is what NFS, too, makes exclusively.
+    """
+    temporary = temporary_folder / f"{path.name}.{uuid4().hex}.tmp"
+    try:
+        temporary_folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            made = _link(temporary, path, text)
+        finally:
+            temporary.unlink(missing_ok=True)
+        if made:
+            _sync_folder(path.parent)
+        return made
+    except OSError as error:
+        raise LatentWireError(f"cannot write {str(path)!r}: {error.strerror or error}; nothing was changed") from error
+
+
+def _link(temporary: Path, path: Path, text: str) -> bool:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        # a repeated NFS request can fail although its first copy made the link
+        return temporary.stat().st_nlink == 2
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        return _create_without_links(path, text)
+    return True
+
+
+def _create_without_links(path: Path, text: str) -> bool:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
 
 
 def _umask() -> int:

@@ -21,7 +21,8 @@ def git_state() -> dict[str, object]:
             return None
         return done.stdout.strip()
 
-    status = git("status", "--porcelain")
+    # results that were just written make no other code
+    status = git("status", "--porcelain", "--", ".", ":(exclude)runs")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 

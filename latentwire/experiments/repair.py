@@ -1,0 +1,33 @@
+"""Taking damaged events back from where a whole copy is."""
+
+from __future__ import annotations
+
+from latentwire.experiments.events import parse_event
+from latentwire.experiments.git import Git, GitError
+from latentwire.experiments.layout import CORRUPT
+from latentwire.experiments.registry import Registry
+from latentwire.files import create_exclusively
+
+
+def restore_corrupt(registry: Registry) -> list[str]:
+    """Restores events that were set aside and that git has whole; the damaged copies go. Returns their paths."""
+    damaged = sorted(registry.layout.registry.rglob(f"*.json{CORRUPT}"))
+    if not damaged:
+        return []
+    try:
+        git = Git(registry.layout.root)
+    except GitError:
+        return []
+    restored = []
+    for path in damaged:
+        whole = path.with_name(path.name[: -len(CORRUPT)])
+        inside = whole.resolve().relative_to(git.folder.resolve()).as_posix()
+        content = git.blobs("HEAD", [inside]).get(inside)
+        try:
+            event = parse_event(whole.name, content or b"")
+        except ValueError:
+            continue
+        create_exclusively(whole, event.text(), temporary_folder=registry.layout.temporary)
+        path.unlink(missing_ok=True)
+        restored.append(registry.layout.relative(whole))
+    return restored

@@ -1,0 +1,250 @@
+"""Results and registry through git.
+
+``push_results`` commits what lies under ``runs/`` and brings it upstream, in a running job too: the code that is checked out never
+changes. ``sync`` is for people: the same, and upstream's code comes in. Plain ``git pull`` and ``git push`` work beside both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from latentwire.errors import LatentWireError
+from latentwire.experiments.collect import collect
+from latentwire.experiments.events import COMPLETED, note_on_stderr
+from latentwire.experiments.git import Git, GitError
+from latentwire.experiments.layout import CORRUPT, Layout
+from latentwire.experiments.merge import RunsMerge
+from latentwire.experiments.registry import Registry
+from latentwire.files import create_exclusively
+
+MOST_FILE_BYTES = 5 * 2**20
+TRIES, FIRST_PAUSE_S, MOST_PAUSE_S = 8, 0.5, 20.0
+LOCK_AGE_S, LOCK_WAIT_S = 900.0, 300.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Where a branch is pushed to."""
+
+    branch: str
+    remote: str
+    remote_branch: str
+
+    @property
+    def ref(self) -> str:
+        return f"refs/remotes/{self.remote}/{self.remote_branch}"
+
+
+def push_results(registry: Registry, *, say: Say = note_on_stderr) -> str:
+    """Commits ``runs/`` and pushes it; the checked-out code stays as it is. Returns one line about what was done.
+
+    Raises:
+        GitError: no checkout, or git refuses. LatentWireError: upstream could not be reached; the results are committed here, and
+        the next call brings them.
+    """
+    return _exchange(registry, take_code=False, say=say)
+
+
+def sync(registry: Registry, *, say: Say = note_on_stderr) -> str:
+    """``push_results``, and upstream's changes, code too, come into this checkout.
+
+    Raises:
+        GitError: as above, or local changes are in the way, which then stay untouched.
+    """
+    return _exchange(registry, take_code=True, say=say)
+
+
+def _exchange(registry: Registry, *, take_code: bool, say: Say) -> str:
+    git = Git(registry.layout.root)
+    with _alone(registry):
+        registry.reap()
+        collect(registry.layout, registry.experiments().values())
+        registry.rebuild_view()
+        upstream, problem, files = _upstream(git), "", 0
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(min(MOST_PAUSE_S, FIRST_PAUSE_S * 2**attempt) * random.uniform(0.5, 1.5))
+            try:
+                files += _commit_runs(git, registry, say)
+                done = _integrate(git, registry, upstream, take_code=take_code) if upstream else "no remote, so nothing was pushed"
+            except _Again as error:
+                problem = str(error)
+                say(f"{problem}; trying again")
+                continue
+            registry.rebuild_view()
+            return f"committed {files} files; {done}" if files else f"nothing new here; {done}"
+    raise LatentWireError(f"not pushed after {TRIES} tries ({problem}); all is committed here, the same command goes on")
+
+
+class _Again(Exception):
+    """Worth another try: somebody else pushed first, or the network failed."""
+
+
+# ----------------------------------------------------------------------------------------------------------- committing
+
+
+def _commit_runs(git: Git, registry: Registry, say: Say) -> int:
+    """Commits what is new under ``runs/`` on the current branch, leaving alone what a person has staged. Returns how many files."""
+    head = git.resolve("HEAD")
+    if head is None:
+        raise GitError("this checkout has no commit yet; make one first")
+    paths = _new_files(git, registry.layout, say)
+    if not paths:
+        return 0
+    with git.own_index() as index:
+        git("read-tree", head, index=index)
+        git("update-index", "--add", "-z", "--stdin", stdin="".join(f"{path}\0" for path in paths), index=index)
+        tree = git("write-tree", index=index).strip()
+    changed = tree != git("rev-parse", f"{head}^{{tree}}").strip()
+    if changed:
+        commit = git.commit(tree, [head], _message(registry, len(paths)))
+        git("update-ref", "-m", "results", "HEAD", commit, head)
+    try:
+        git("update-index", "--add", "-z", "--stdin", stdin="".join(f"{path}\0" for path in paths))
+    except GitError as error:
+        if "index.lock" in str(error):
+            raise _Again("another git command is at work here") from None
+        raise
+    return len(paths) if changed else 0
+
+
+def _new_files(git: Git, layout: Layout, say: Say) -> list[str]:
+    """Files under ``runs/`` that git does not ignore and has not yet. What was deleted stays in git."""
+    runs = _runs_path(git, layout)
+    listed = git("ls-files", "-z", "--others", "--modified", "--exclude-standard", "--", runs)
+    staged = git("diff-index", "-z", "--cached", "--name-only", "HEAD", "--", runs)
+    paths = []
+    for path in sorted(set((listed + staged).split("\0")) - {""}):
+        file = git.folder / path
+        if not file.is_file() or file.is_symlink() or path.endswith((CORRUPT, ".tmp")):
+            continue
+        if file.stat().st_size > MOST_FILE_BYTES:
+            say(f"{path} is larger than {MOST_FILE_BYTES / 2**20:.0f} MiB and stays here")
+            continue
+        paths.append(path)
+    return paths
+
+
+def _runs_path(git: Git, layout: Layout) -> str:
+    # the root may be reached through a link; the runs folder itself may not be one, for git does not follow it
+    inside = Path(os.path.realpath(layout.root)) / layout.runs.name
+    return Path(os.path.relpath(inside, os.path.realpath(git.folder))).as_posix()
+
+
+def _message(registry: Registry, files: int) -> str:
+    counts: dict[str, int] = {}
+    for entry in registry.overview():
+        counts[entry.state] = counts.get(entry.state, 0) + 1
+    states = ", ".join(
+        f"{count} {state}" for state, count in sorted(counts.items(), key=lambda item: (item[0] != COMPLETED, item[0]))
+    )
+    return f"Results and registry: {states or f'{files} files'}\n"
+
+
+# ---------------------------------------------------------------------------------------------------------- integrating
+
+
+def _upstream(git: Git) -> Upstream | None:
+    """Where this branch goes: as configured, else a branch of the same name at the first remote."""
+    branch = git("rev-parse", "--abbrev-ref", "HEAD").strip()
+    if branch == "HEAD":
+        raise GitError("no branch is checked out, so results cannot be pushed; `git switch BRANCH` first")
+    remotes = git("remote").split()
+    if not remotes:
+        return None
+    configured = [git("config", "--default", "", f"branch.{branch}.{key}").strip() for key in ("remote", "merge")]
+    remote = configured[0] or ("origin" if "origin" in remotes else remotes[0])
+    return Upstream(branch, remote, configured[1].replace("refs/heads/", "", 1) or branch)
+
+
+def _integrate(git: Git, registry: Registry, upstream: Upstream, *, take_code: bool) -> str:
+    """One try: fetch, merge, push. Raises ``_Again`` where another try may help."""
+    there, here = _fetch(git, upstream), git.resolve("HEAD") or ""
+    if there is None or git.ok("merge-base", "--is-ancestor", there, here):
+        if there == here:
+            return "upstream has it all"
+        return _push(git, upstream, here)
+    if git.ok("merge-base", "--is-ancestor", here, there):
+        pushed, code_there = there, _changes_code(git, registry, here, there)
+    else:
+        base = git("merge-base", here, there).strip()
+        merge = RunsMerge(git, registry, _runs_path(git, registry.layout), here=here, there=there)
+        tree = git.merge_trees(base, here, there, merge.resolve)
+        tree = git.with_files(tree, merge.view(tree))
+        code_here, code_there = (_changes_code(git, registry, base, side) for side in (here, there))
+        # a checkout whose code stays behind keeps its commits as ancestors, so that a later `git pull` finds nothing twice
+        keep_commits = code_here or (code_there and not take_code)
+        subjects = dict.fromkeys(git("log", "--format=%s", f"{base}..{here}").splitlines())
+        pushed = git.commit(tree, [there, here] if keep_commits else [there], "; ".join(subjects) + "\n")
+    if take_code or not code_there:
+        _move(git, pushed, _runs_path(git, registry.layout))
+    if pushed == there:
+        return "took what was new upstream" if take_code or not code_there else "upstream has it all"
+    return _push(git, upstream, pushed)
+
+
+def _changes_code(git: Git, registry: Registry, base: str, side: str) -> bool:
+    return git.differs(base, side, ".", f":(exclude){_runs_path(git, registry.layout)}")
+
+
+def _fetch(git: Git, upstream: Upstream) -> str | None:
+    """Upstream's newest commit, or None where it does not have the branch yet."""
+    try:
+        git("fetch", "--quiet", upstream.remote, f"+refs/heads/{upstream.remote_branch}:{upstream.ref}")
+    except GitError as error:
+        if "couldn't find remote ref" in str(error):
+            return None
+        raise _Again(str(error)) from None
+    return git.resolve(upstream.ref)
+
+
+def _move(git: Git, commit: str, runs: str) -> None:
+    """The branch and the checkout go to a commit. A file with local changes that differs there stops it before anything changes."""
+    try:
+        git("reset", "--quiet", "--keep", commit)
+    except GitError as error:
+        if "index.lock" in str(error):
+            raise _Again("another git command is at work here") from None
+        if f"'{runs}/" in str(error):
+            # a job wrote into it in the meantime: it is committed with the next try
+            raise _Again("results changed meanwhile") from None
+        raise GitError(f"{error}; commit or stash your changes, then run it again") from None
+
+
+def _push(git: Git, upstream: Upstream, commit: str) -> str:
+    try:
+        git("push", "--quiet", upstream.remote, f"{commit}:refs/heads/{upstream.remote_branch}")
+    except GitError as error:
+        raise _Again(str(error)) from None
+    return f"pushed to {upstream.remote}/{upstream.remote_branch}"
+
+
+@contextmanager
+def _alone(registry: Registry) -> Iterator[None]:
+    """One exchange at a time in a checkout. A lock whose holder was killed is broken after a quarter of an hour."""
+    layout, token = registry.layout, json.dumps({"id": uuid4().hex, "pid": os.getpid()})
+    give_up_s = time.monotonic() + LOCK_WAIT_S
+    while not create_exclusively(layout.git_lock, token, temporary_folder=layout.temporary):
+        try:
+            if registry.leases.now_s() - layout.git_lock.stat().st_mtime > LOCK_AGE_S:
+                os.replace(layout.git_lock, layout.temporary / f"broken-{uuid4().hex}.tmp")
+                continue
+        except FileNotFoundError:
+            continue
+        if time.monotonic() > give_up_s:
+            raise LatentWireError(f"another command has been pushing results for {LOCK_WAIT_S:.0f} s; run this again later")
+        time.sleep(random.uniform(0.2, 0.8))
+    try:
+        yield
+    finally:
+        layout.git_lock.unlink(missing_ok=True)
