@@ -18,7 +18,6 @@ app = typer.Typer(help="The experiments of a suite: plan, status, worker, sync, 
 SUITE = typer.Argument(help="Suite, for example configs/paper.yaml.", show_default=False)
 SUITE_OR_RUN = typer.Argument(help="Suite or run config.", show_default=False)
 ANY_SUITE = typer.Argument(None, help="Only the experiments of this suite; default: all in the registry.", show_default=False)
-OF_SUITE = typer.Option(None, "--suite", help="Only the experiments of this suite.")
 DRY_RUN = typer.Option(False, "--dry-run", help="List the experiments; register nothing.")
 QUIET = typer.Option(False, "--quiet", help="One line instead of the list.")
 GPU = typer.Option(None, "--gpu", help="CUDA_VISIBLE_DEVICES of the commands, for example 0; 0,1 trains each bridge on both.")
@@ -55,32 +54,11 @@ def plan(config: str = SUITE, dry_run: bool = DRY_RUN, quiet: bool = QUIET, as_j
 
 
 @app.command("status")
-def status(suite: str | None = OF_SUITE, as_json: bool = JSON) -> None:
-    """How many experiments stand where, and what to do about those that failed."""
-    from collections import Counter
+def status(as_json: bool = JSON) -> None:
+    """How many experiments stand where, what runs, what needs somebody."""
+    from latentwire.experiments.manager import main
 
-    from latentwire.experiments.model import State
-    from latentwire.experiments.registry import Registry
-
-    registry = Registry()
-    registry.rebuild_view()
-    name = None if suite is None else _suite_name(suite)
-    found = {
-        key: item
-        for key, item in registry.experiments().items()
-        if name is None or (item.config or {}).get("experiment", {}).get("suite") == name
-    }
-    counts = Counter(item.state for item in found.values())
-    if as_json:
-        emit_json({"total": len(found), **{state.value: counts[state] for state in State}})
-        return
-    if not found:
-        print("no experiments yet; plan some with: latentwire experiments plan configs/paper_nano.yaml")
-        return
-    print(f"{len(found)} experiments: " + ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state]))
-    for item in found.values():
-        if item.state in (State.FAILED, State.INVALID, State.LOST):
-            print(f"  {item.name}: {item.state.value}, {item.reason}")
+    raise typer.Exit(main(["--status", *(["--json"] if as_json else [])]))
 
 
 @app.command("worker")
@@ -95,14 +73,14 @@ def worker(
 ) -> None:
     """Run planned experiments, longest first, until none is left. Several workers may share one registry."""
     from latentwire.experiments.registry import Registry
-    from latentwire.experiments.worker import Worker, WorkerSettings, worker_settings
+    from latentwire.experiments.worker import Worker, WorkerSettings
 
     if preflight and config is not None:
         _refuse(_findings(config, None))
     settings = WorkerSettings(
         gpu=gpu, most=most, suite=None if config is None else _suite_name(config), lease_s=lease_s, timeout_s=timeout_s
     )
-    summary = Worker(Registry(), worker_settings(settings), root=Path.cwd(), say=say).run()
+    summary = Worker(Registry(), settings, root=Path.cwd(), say=say).run()
     if as_json:
         emit_json(summary.as_dict())
     else:
@@ -111,11 +89,11 @@ def worker(
 
 @app.command("sync")
 def sync_() -> None:
-    """Commit results and registry, pull with rebase, push."""
+    """Commit results and registry, take what is new upstream (code too), push."""
+    from latentwire.experiments.registry import Registry
     from latentwire.experiments.sync import sync
 
-    for line in sync(Path.cwd()):
-        say(line)
+    print(sync(Registry()))
 
 
 @app.command("preflight")

@@ -103,10 +103,9 @@ def train_with_progress(
 ) -> dict[str, Any]:
     """Trains with a bar or lines on stderr; saves and raises ``StoppedEarlyError`` on a signal."""
     from latentwire.errors import StoppedEarlyError
+    from latentwire.training.parallel import is_first_process
     from latentwire.training.run import train_run
     from latentwire.training.trainer import Hooks
-
-    from latentwire.training.parallel import is_first_process
 
     writer = _tensorboard_writer(config) if tensorboard and is_first_process() else None
     with progress(config.training.steps, f"train {config.name}") as bar, stop_on_signals() as stop:

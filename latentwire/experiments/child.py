@@ -77,12 +77,5 @@ class Child:
             os.killpg(self._process.pid, number)
 
 
-def ended_by(exit_code: int) -> int | None:
-    """The signal that ended a command, directly or as a shell reports it (128 + number), or None."""
-    if exit_code < 0:
-        return -exit_code
-    return exit_code - 128 if 128 < exit_code < 160 else None
-
-
 def _die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

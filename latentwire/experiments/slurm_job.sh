@@ -105,9 +105,10 @@ done
 
 # --------------------------------------------------------------------------------------------------------------- the end
 
-latentwire experiments status --suite "$config" || true
+latentwire experiments status || true
 if [ "${{LATENTWIRE_PUSH:-1}}" = 1 ]; then
-  timeout 90 "$python" -m latentwire.cli.app experiments sync || say "results were not pushed; run \`latentwire experiments sync\` later"
+  # only results go out: nothing pulls code into a job
+  timeout 90 "$python" telepathy/experiment_registry.py push-results || say "results were not pushed; run \`latentwire experiments sync\` later"
 fi
 if [ -n "$stopped_by" ]; then
   say "stopped by SIG$stopped_by; the same job goes on from here"

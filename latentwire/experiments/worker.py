@@ -13,24 +13,24 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import uuid4
 
-from latentwire.errors import ArtefactError, LatentWireError, StoppedEarlyError
-from latentwire.experiments.child import Child, ended_by
-from latentwire.experiments.failures import ACTIONS, SYSTEMIC, Verdict, classify
+from latentwire.errors import LatentWireError, StaleClaimError, StoppedEarlyError
+from latentwire.experiments.child import Child
+from latentwire.experiments.events import utc_now
+from latentwire.experiments.failures import ACTIONS, FOLLOWS, Action, SystemicStop, Verdict, classify
 from latentwire.experiments.model import ErrorClass, Experiment, State
-from latentwire.experiments.workspace import log_tail, measured, prepare_folder
-
-if TYPE_CHECKING:
-    from latentwire.experiments.registry import Claim, Registry
+from latentwire.experiments.registry import Claim, Registry
+from latentwire.experiments.workspace import log_tail, set_aside
 
 Say = Callable[[str], None]
-PREEMPTED_EXIT_CODE, INVALID_EXIT_CODE = 75, 3
-#: the same systemic failure so often stops the queue
-SYSTEMIC_LIMIT = 2
+INVALID_EXIT_CODE = 3
+TAKEN_OVER = "taken over"
+#: into how many more parts the batch of an experiment is cut after each attempt that ran out of memory
+OOM_PARTS = 2
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,6 @@ class WorkerSettings:
     grace_s: float = 90.0
     timeout_s: float | None = None
     poll_s: float = 0.2
-    job_id: str | None = None
 
 
 @dataclass
@@ -63,10 +62,9 @@ class Summary:
 
     counts: Counter[str] = field(default_factory=Counter)
     stopped_by: int | None = None
-    systemic: ErrorClass | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {"counts": dict(self.counts), "stopped_by": self.stopped_by, "systemic": self.systemic}
+        return {"counts": dict(self.counts), "stopped_by": self.stopped_by}
 
     def __str__(self) -> str:
         done = ", ".join(f"{count} {state}" for state, count in sorted(self.counts.items()))
@@ -79,7 +77,7 @@ class Worker:
     def __init__(self, registry: Registry, settings: WorkerSettings, *, root: Path, say: Say = lambda line: None) -> None:
         self.registry, self.settings, self.root, self.say = registry, settings, root, say
         self.summary = Summary()
-        self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")  # noqa: UP017
+        self.started = utc_now()
         self._set_back: Counter[str] = Counter()
 
     def run(self) -> Summary:
@@ -145,60 +143,57 @@ class Worker:
             self.say(f"{name}: its holder is gone; it can be run again")
 
     def _stop_on_systemic_failure(self) -> None:
-        """Two experiments, of whichever workers, that failed since this one started for one reason outside of them."""
-        recent = [
-            attempt
-            for item in self._mine().values()
-            for attempt in item.attempts
-            if attempt.state is State.FAILED and attempt.error_class in SYSTEMIC and (attempt.ended or "") >= self.started
-        ]
-        for error_class, count in Counter(attempt.error_class for attempt in recent).most_common(1):
-            if count >= SYSTEMIC_LIMIT and error_class is not None:
-                self.summary.systemic = error_class
-                last = next(attempt for attempt in reversed(recent) if attempt.error_class is error_class)
-                self.registry.rebuild_view()
-                raise LatentWireError(
-                    f"{count} experiments failed in the same way ({error_class.value}): {last.error}; the queue stops here, "
-                    f"{self.summary}. {ACTIONS[error_class]}. Then start the worker again"
-                )
+        """Counts what failed since this worker started, whichever worker it was: the place is the same for all of them."""
+        attempts = [attempt for item in self._mine().values() for attempt in item.attempts if attempt.state is State.FAILED]
+        stop = SystemicStop().note_attempts(attempts, since=self.started)
+        if stop is not None:
+            self.registry.rebuild_view()
+            raise LatentWireError(f"{stop}; {self.summary}")
 
     # -------------------------------------------------------------------------------------------------- one experiment
 
     def _run_next(self, stopping: Callable[[], bool]) -> bool:
         for item in self._next():
             generation = item.attempts[-1].generation + 1 if item.attempts else 1
-            log = f"runs/logs/{item.name}.{generation}.log"
-            claim = self.registry.claim(
-                item.name, lease_s=self.settings.lease_s, gpu=self.settings.gpu, job_id=self.settings.job_id, log=log
-            )
+            # other workers and clusters may try the same at the same time: a part of its own keeps their logs apart
+            log = self.registry.layout.log(item.name, generation, uuid4().hex)
+            claim = self.registry.claim(item.name, lease_s=self.settings.lease_s, gpu=self.settings.gpu, log=str(log))
             if claim is None:
                 continue
             self.say(f"{item.name}: start, attempt {claim.generation}")
-            state = self._attempt(item, claim, self.root / log, stopping)
+            try:
+                state = self._attempt(item, claim, log, stopping)
+            except StaleClaimError as error:
+                self._set_back[item.name] += 1
+                self.say(str(error))
+                state = TAKEN_OVER
             self.summary.counts[state] += 1
             self.say(f"{item.name}: {state}")
             return True
         return False
 
     def _attempt(self, item: Experiment, claim: Claim, log: Path, stopping: Callable[[], bool]) -> str:
+        """Runs one attempt and records it. Raises ``StaleClaimError`` where another has taken over."""
         try:
-            prepare_folder(item, self.root)
-            with Child(self._command(item), folder=self.root, log=log, environment=self._environment(item)) as child:
-                with _Heartbeat(self.registry, claim, self.settings.lease_s) as heart:
-                    timed_out = self._wait(child, heart, stopping)
-                if heart.stale:
-                    self._set_back[item.name] += 1
-                    return "taken over"
-                return self._record(item, claim, child.exit_code, log, timed_out=timed_out, stopping=stopping)
+            if claim.fresh and item.run_folder and (moved := set_aside(item.run_folder, self.root)):
+                self.say(f"{item.name}: starts from nothing; what was there is in {moved.relative_to(self.root)}")
+            with (
+                _Heartbeat(self.registry, claim) as heart,
+                Child(self._command(item), folder=self.root, log=log, environment=self._environment(item)) as child,
+            ):
+                timed_out = self._wait(child, heart, stopping)
+                code = child.exit_code
         except OSError as error:
-            verdict = classify(exit_code=None, log_text="", exception=error)
-            return self._fail(item, claim, verdict, None)
+            return self._fail(item, claim, classify(exit_code=None, exception=error), None)
+        if heart.stale is not None:
+            raise heart.stale
+        return self._record(item, claim, code, log, timed_out=timed_out, stopping=stopping)
 
     def _wait(self, child: Child, heart: _Heartbeat, stopping: Callable[[], bool]) -> bool:
         """Until the command has ended, for whatever reason; True where it took too long."""
         limit_s, began = self.settings.timeout_s, time.monotonic()
         while not child.wait(self.settings.poll_s):
-            if heart.stale:
+            if heart.stale is not None:
                 child.kill()
             elif stopping():
                 child.stop(self.settings.grace_s)
@@ -210,29 +205,20 @@ class Worker:
     def _record(
         self, item: Experiment, claim: Claim, code: int, log: Path, *, timed_out: bool, stopping: Callable[[], bool]
     ) -> str:
-        if code in (0, INVALID_EXIT_CODE) and not timed_out:
-            return self._complete(item, claim, code)
         if timed_out:
             limit = f"stopped after {self.settings.timeout_s:.0f} s"
             return self._fail(item, claim, Verdict(ErrorClass.TIMEOUT, limit, None), code)
-        if code in (PREEMPTED_EXIT_CODE, -signal.SIGTERM, -signal.SIGKILL):
+        if code in (0, INVALID_EXIT_CODE):
+            return self.registry.complete(claim, result_file=item.result_file, exit_code=code).value
+        verdict = classify(exit_code=code, log_text=log_tail(log))
+        if verdict.error_class is ErrorClass.PREEMPTED:
             # Slurm signals every process of a job, one after the other: the command may end before this process hears of it
             _sleep(1.0, stopping)
-        if stopping() or code == PREEMPTED_EXIT_CODE:
+        if stopping() or verdict.error_class is ErrorClass.PREEMPTED:
             self._set_back[item.name] += 1
             self.registry.preempt(claim, exit_code=code)
             return State.PREEMPTED.value
-        verdict = classify(exit_code=code, log_text=log_tail(log), signal=ended_by(code))
         return self._fail(item, claim, verdict, code)
-
-    def _complete(self, item: Experiment, claim: Claim, code: int) -> str:
-        file = item.result_file
-        try:
-            metrics = measured(self.root / file) if file else {}
-        except ArtefactError as error:
-            self.say(f"{item.name}: {error}")
-            metrics = {}
-        return self.registry.complete(claim, result_file=file, metrics=metrics, exit_code=code).value
 
     def _fail(self, item: Experiment, claim: Claim, verdict: Verdict, code: int | None) -> str:
         self._set_back[item.name] += 1
@@ -265,19 +251,20 @@ class Worker:
             environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         if self.settings.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.settings.gpu
-        # an oom is tried again with the same batch in more parts: other memory, the same gradient
-        ooms = sum(attempt.error_class is ErrorClass.OOM for attempt in item.attempts)
-        if ooms:
-            environment["LATENTWIRE_BATCH_PARTS"] = str(2**ooms)
+        failed = [attempt.error_class for attempt in item.attempts if attempt.error_class is not None]
+        halvings = sum(FOLLOWS[error_class] is Action.SMALLER_BATCH for error_class in failed)
+        if halvings:
+            # the same batch in more parts: less memory, the same gradient, so the result is still that of the config
+            environment["LATENTWIRE_BATCH_PARTS"] = str(OOM_PARTS**halvings)
         return environment
 
 
 class _Heartbeat:
-    """A thread that keeps a claim alive; ``stale`` is True once another has taken over."""
+    """A thread that keeps a claim alive; ``stale`` is set once another has taken over."""
 
-    def __init__(self, registry: Registry, claim: Claim, lease_s: float) -> None:
-        self.registry, self.claim, self.pause_s = registry, claim, max(0.05, lease_s / 5)
-        self.stale = False
+    def __init__(self, registry: Registry, claim: Claim) -> None:
+        self.registry, self.claim, self.pause_s = registry, claim, max(0.05, claim.lease_s / 5)
+        self.stale: StaleClaimError | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -290,13 +277,11 @@ class _Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
-        from latentwire.experiments.registry import StaleClaimError
-
         while not self._end.wait(self.pause_s):
             try:
                 self.registry.heartbeat(self.claim)
-            except StaleClaimError:
-                self.stale = True
+            except StaleClaimError as error:
+                self.stale = error
                 return
             except (OSError, LatentWireError):
                 continue  # a file server that hiccups; the lease outlives some missed beats
@@ -329,10 +314,3 @@ def _sleep(seconds: float, stopping: Callable[[], bool]) -> None:
     end = time.monotonic() + seconds
     while not stopping() and time.monotonic() < end:
         time.sleep(min(0.1, seconds))
-
-
-def worker_settings(settings: WorkerSettings) -> WorkerSettings:
-    """The settings with the job's id as Slurm gives it (``123``, in an array ``123_4``)."""
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
-    return replace(settings, job_id=settings.job_id or job)

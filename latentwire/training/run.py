@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from latentwire.bridges import bridge_config
-from latentwire.bridges.base import Bridge, BridgeEnds, BridgePair, identity_of
+from latentwire.bridges.base import WEIGHTS_FILE, Bridge, BridgeEnds, BridgePair, identity_of
 from latentwire.bridges.card import bridge_card
 from latentwire.config import RunConfig
 from latentwire.data.budget import describe_cuts, fit_rows
@@ -58,7 +58,8 @@ def finished_summary(config: RunConfig) -> dict[str, Any] | None:
             f"{str(folder)!r} holds a run of another config ({'; '.join(differing[:3]) or 'other version'}); "
             "choose another folder with --set output_dir=… or add --overwrite"
         )
-    if not (folder / SUMMARY_FILE).exists():
+    # the summary comes through git, the weights do not
+    if not ((folder / SUMMARY_FILE).exists() and (folder / ARTEFACT_FOLDER / WEIGHTS_FILE).exists()):
         return None
     summary: dict[str, Any] = read_json(folder / SUMMARY_FILE, what="run summary")
     return summary
