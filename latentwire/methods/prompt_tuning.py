@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from latentwire.data.task import Example
-from latentwire.methods.base import Control, FitData, Method, Prediction, answers
+from latentwire.methods.base import Control, FitData, Method, Prediction
 from latentwire.training.tuning import PromptLearner, fit_learner
 
 
@@ -32,8 +32,7 @@ class PromptTuning(Method):
     @torch.no_grad()
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
         reader, soft = self.parts.receiver, self.learner.soft_tokens(examples)
-        found = answers(
-            reader,
+        found = self.answers(
             examples,
             self.learner.prompts(examples),
             lambda asked: reader.prefix(asked, soft),
