@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,6 +93,8 @@ class Receiver:
         self.end_id = self.prompter.end_id
         self.end_ids: set[int] = {self.end_id, *_end_ids(model, source)}
         self.embedding_rms = self._embedding_rms()
+        # transformers 5.24 renamed it
+        self._cache_name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
     @torch.no_grad()
     def _embedding_rms(self) -> float:
@@ -318,8 +321,8 @@ class Receiver:
                 input_ids=chosen[:, None],
                 attention_mask=attention,
                 position_ids=next_position + step,
-                past_key_values=output.past_key_values,
                 use_cache=True,
+                **{self._cache_name: getattr(output, self._cache_name)},
             )
         return rows
 

@@ -127,6 +127,7 @@ class Trainer:
         settings = self.settings
         rows = [self.train_rows[index] for index in self.order.batch(self.step, settings.batch_size)]
         self.module.train()
+        torch.manual_seed(hash((self.config.seed, self.step)))  # what is drawn at random is the same after a resume
         soft = self.learner.soft_tokens(rows)
         loss = self._loss(rows, soft)
         objective = loss
