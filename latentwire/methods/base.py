@@ -40,6 +40,7 @@ class MethodSettings(Schema):
     option_scores: Literal["all", "contenders"] = Field(
         "all", description="contenders: exact only for options that can still win; the others get a bound that they cannot exceed"
     )
+    tuning_steps: int | None = Field(None, ge=1, description="lora, dora, prompt_tuning, prior: steps; default: the bridge's")
     adapter_lr: float = Field(1e-3, gt=0, description="lora, dora: peak learning rate (AdamW)")
     prompt_lr: float = Field(1e-2, gt=0, description="prompt_tuning, prior: peak learning rate (AdamW)")
 
