@@ -57,6 +57,7 @@ class TrainingSettings(Schema):
     weight_decay: float = Field(0.01, ge=0)
     warmup_steps: int = Field(100, ge=0)
     clip_norm: float = Field(1.0, gt=0)
+    token_dropout: float = Field(0.0, ge=0, lt=1, description="share of sender tokens that a bridge does not see in a step")
     diversity_weight: float = Field(0.0, ge=0)
     first_stage: FirstStage = FirstStage()
     option_objective: Literal["options", "answer"] = Field(

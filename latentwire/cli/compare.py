@@ -24,7 +24,8 @@ SET = typer.Option(None, "--set", help="Override a setting of the config: key.pa
 METHOD_SET = typer.Option(None, "--method_set", help="Override a setting of the baselines: shots=3, rank=16. Repeatable.")
 OUT = typer.Option(None, "--out", help="Folder; default: runs/compare-CONFIG. The same command goes on where it stopped.")
 MAX_SAMPLES = typer.Option(None, "--max_samples", help="Read only so many test rows; the result says so.")
-REFERENCE = typer.Option("receiver_text", "--reference", help="Method that all others are paired with.")
+REFERENCE = typer.Option(None, "--reference", help="Method that all others are paired with; default: receiver_text, if it runs.")
+WORKERS = typer.Option(1, "--workers", min=1, help="Processes that share the work; the CPU threads are divided among them.")
 DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
 JSON = typer.Option(False, "--json", help="Print the comparison as JSON on stdout.")
 
@@ -38,7 +39,8 @@ def compare(
     method_overrides: list[str] | None = METHOD_SET,
     out: Path | None = OUT,
     max_samples: int | None = MAX_SAMPLES,
-    reference: str = REFERENCE,
+    reference: str | None = REFERENCE,
+    workers: int = WORKERS,
     device: str | None = DEVICE,
     as_json: bool = JSON,
 ) -> None:
@@ -57,6 +59,7 @@ def compare(
         reference=reference,
         device=device,
         as_json=as_json,
+        workers=workers,
     )
 
 
@@ -69,14 +72,16 @@ def run_comparison(
     folder: Path,
     settings: MethodSettings,
     max_rows: int | None,
-    reference: str,
+    reference: str | None,
     device: str | None,
     as_json: bool,
+    workers: int = 1,
 ) -> None:
     """Runs the suite with progress on stderr and prints the comparison of what it stored."""
     from latentwire.evaluation.comparison import compare as compared
     from latentwire.evaluation.predictions import find_predictions
-    from latentwire.evaluation.suite import SuiteRequest, run_suite
+    from latentwire.evaluation.suite import SuiteRequest
+    from latentwire.evaluation.workers import run_suite_in
     from latentwire.methods import METHODS as TABLE
     from latentwire.report.export import GRIDS, chosen_metric, to_rich
     from latentwire.report.tables import print_tables
@@ -90,7 +95,8 @@ def run_comparison(
             done += rows
             bar.at(done, what)
 
-        results = run_suite(
+        results = run_suite_in(
+            workers,
             SuiteRequest(
                 config,
                 tasks=tasks,
@@ -103,7 +109,7 @@ def run_comparison(
                 advance=advance,
                 say=say,
                 should_stop=stop,
-            )
+            ),
         )
     say(f"predictions and results in {folder}; print them again with `latentwire table {folder}`")
     comparison = compared(find_predictions(folder), reference)

@@ -37,7 +37,8 @@ GOES_ON = "the same command goes on from there"
 class SuiteRequest:
     """What to run. ``config`` gives pair, bridge, training settings and data budget to all; its own tasks and seed are not used.
 
-    ``max_rows`` limits the rows of the test split, the config's ``data`` those of train and validation.
+    ``max_rows`` limits the rows of the test split, the config's ``data`` those of train and validation. ``mine`` is asked
+    before each unit of work (a method on a task with a seed); units that are somebody else's are left out.
     """
 
     config: RunConfig
@@ -52,6 +53,7 @@ class SuiteRequest:
     advance: Advance = lambda what, rows: None
     say: Callable[[str], None] = lambda line: None
     should_stop: Callable[[], bool] = lambda: False
+    mine: Callable[[str], bool] = lambda unit: True
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,30 @@ def run_suite(request: SuiteRequest) -> Results:
         UnknownNameError, UsageError: a task or method that does not exist, before anything is loaded.
         StoppedEarlyError: asked to stop; what is done is kept, the same command goes on.
     """
+    parts, data, rows = fill(request)
+    if not rows:
+        raise UsageError("nothing to run: none of the methods fits any of the tasks; see `latentwire methods`")
+    info = RunInfo(
+        state=state_of(rows),
+        config=request.config.model_dump(mode="json") | {"methods": request.settings.model_dump(mode="json")},
+        seeds=list(request.seeds),
+        git=git_state(),
+        versions=versions(),
+        models={
+            "sender": identity_of(parts.sender.source).model_dump() | {"layer": parts.sender.layer},
+            "receiver": identity_of(parts.receiver.source).model_dump(),
+        },
+        hardware=hardware_summary(parts.receiver.device),
+        data_revisions={item.task.name: item.test.revision for item in data},
+        partial=[item.task.name for item in data if not item.test.complete],
+        notes={item.task.name: row_notes(item.train, item.test) for item in data},
+        prompt_hashes={item.task.name: prompt_hash(item.test.examples) for item in data},
+    )
+    return write_results(request.folder / RESULTS_FILE, info, rows)
+
+
+def fill(request: SuiteRequest) -> tuple[Parts, list[_TaskData], list[ResultRow]]:
+    """Makes every prediction file that is missing; returns the result rows of the units that are this process's."""
     classes = {name: method_class(name) for name in request.methods}
     tasks = [load_task(name, request.config.variant) for name in request.tasks]
     sender, receiver = load_pair(
@@ -93,29 +119,13 @@ def run_suite(request: SuiteRequest) -> Results:
                 request.say(f"{name}: left out, {reason}")
                 continue
             for seed in request.seeds if method.seeded else request.seeds[:1]:
+                if not request.mine(f"{task_data.task.name}-{name}-{seed}"):
+                    continue
                 for predictions in _answered(request, parts, task_data, name, method(parts), seed):
                     rows += result_rows(*predictions)
                 if request.should_stop():
                     raise StoppedEarlyError(f"stopped after {name} on {task_data.task.name}; {GOES_ON}")
-    if not rows:
-        raise UsageError("nothing to run: none of the methods fits any of the tasks; see `latentwire methods`")
-    info = RunInfo(
-        state=state_of(rows),
-        config=request.config.model_dump(mode="json") | {"methods": request.settings.model_dump(mode="json")},
-        seeds=list(request.seeds),
-        git=git_state(),
-        versions=versions(),
-        models={
-            "sender": identity_of(sender.source).model_dump() | {"layer": sender.layer},
-            "receiver": identity_of(receiver.source).model_dump(),
-        },
-        hardware=hardware_summary(receiver.device),
-        data_revisions={item.task.name: item.test.revision for item in data},
-        partial=[item.task.name for item in data if not item.test.complete],
-        notes={item.task.name: row_notes(item.train, item.test) for item in data},
-        prompt_hashes={item.task.name: prompt_hash(item.test.examples) for item in data},
-    )
-    return write_results(request.folder / RESULTS_FILE, info, rows)
+    return parts, data, rows
 
 
 def _read(request: SuiteRequest, task: Task, parts: Parts) -> _TaskData:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import Field
@@ -37,6 +37,10 @@ class MethodSettings(Schema):
     reasoning_tokens: int = Field(128, ge=1, description="cot_relay: sender tokens of a chain of thought at most")
     rank: int = Field(8, ge=1, description="lora, dora: rank of the adapters")
     virtual_tokens: int = Field(8, ge=1, description="prompt_tuning, prior: learned tokens")
+    option_scores: Literal["all", "contenders"] = Field(
+        "all", description="contenders: exact only for options that can still win; the others get a bound that they cannot exceed"
+    )
+    tuning_steps: int | None = Field(None, ge=1, description="lora, dora, prompt_tuning, prior: steps; default: the bridge's")
     adapter_lr: float = Field(1e-3, gt=0, description="lora, dora: peak learning rate (AdamW)")
     prompt_lr: float = Field(1e-2, gt=0, description="prompt_tuning, prior: peak learning rate (AdamW)")
 
@@ -150,6 +154,38 @@ class Method(ABC):
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
         """Answers in the order of the examples. ``control`` destroys the information in the message."""
 
+    def answers(
+        self,
+        examples: Sequence[Example],
+        prompts: Sequence[Prompt],
+        see: Callable[[Sequence[Prompt]], Prefix],
+        *,
+        max_new_tokens: int,
+        reader: Receiver | None = None,
+        aware: bool = False,
+    ) -> list[Answer]:
+        """One answer per row: options are scored in one pass, free answers decoded greedily. Equal rows are read once.
+
+        Args:
+            see: puts the message (text, soft tokens or nothing) into prompts.
+            reader: the model that answers; by default the receiver.
+            aware: ``prompts`` show the options already, so their texts are scored behind the same prompts.
+        """
+        import torch
+
+        reader = reader or self.parts.receiver
+        if not all(example.options for example in examples):
+            return [Answer(text) for text in _generated(reader, see(prompts), max_new_tokens)]
+        tries = reader.tries(prompts, [example.options for example in examples])
+        with torch.no_grad():
+            scores = _scored(reader, see(prompts), tries, contenders=self.parts.settings.option_scores == "contenders")
+            by_text = _options_by_text(reader, examples, prompts, see, aware=aware)
+        chosen = [int(score.argmax()) for score in scores]
+        return [
+            Answer(example.options[option], option, tuple(score.tolist()), text_option)
+            for example, option, score, text_option in zip(examples, chosen, scores, by_text, strict=True)
+        ]
+
     @property
     def writer(self) -> Receiver:
         """The whole sender, for methods with ``writes``."""
@@ -157,36 +193,6 @@ class Method(ABC):
         if writer is None:
             raise ValueError(f"{self.name} needs a sender loaded with load_sender(…, full=True)")
         return writer
-
-
-def answers(
-    reader: Receiver,
-    examples: Sequence[Example],
-    prompts: Sequence[Prompt],
-    see: Callable[[Sequence[Prompt]], Prefix],
-    *,
-    max_new_tokens: int,
-    aware: bool = False,
-) -> list[Answer]:
-    """One answer per row: options are scored in one pass, free answers decoded greedily.
-
-    Args:
-        reader: the model that answers.
-        see: puts the message (text, soft tokens or nothing) into prompts.
-        aware: ``prompts`` show the options already, so their texts are scored behind the same prompts.
-    """
-    import torch
-
-    if not all(example.options for example in examples):
-        return [Answer(text) for text in _generated(reader, see(prompts), max_new_tokens)]
-    with torch.no_grad():
-        scores = _scored(reader, see(prompts), reader.tries(prompts, [example.options for example in examples]))
-        by_text = _options_by_text(reader, examples, prompts, see, aware=aware)
-    chosen = [int(score.argmax()) for score in scores]
-    return [
-        Answer(example.options[option], option, tuple(score.tolist()), text_option)
-        for example, option, score, text_option in zip(examples, chosen, scores, by_text, strict=True)
-    ]
 
 
 def _options_by_text(
@@ -220,13 +226,16 @@ def _generated(reader: Receiver, prefix: Prefix, max_new_tokens: int) -> list[st
     return [texts[row] for row in first]
 
 
-def _scored(reader: Receiver, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " options"]]:
+def _scored(
+    reader: Receiver, prefix: Prefix, tries: Sequence[OptionTrie], *, contenders: bool = False
+) -> list[Float[Tensor, " _"]]:
     """Option scores; equal rows with the same trie are read once."""
     first = first_of_equals(prefix)
     # a row whose options differ from those of its equal is read by itself
     first = [row if tries[row] is not tries[other] else other for row, other in enumerate(first)]
     distinct = sorted(set(first))
-    scores = dict(zip(distinct, reader.score_options(prefix[distinct], [tries[row] for row in distinct]), strict=True))
+    score = reader.score_contenders if contenders else reader.score_options
+    scores = dict(zip(distinct, score(prefix[distinct], [tries[row] for row in distinct]), strict=True))
     return [scores[row] for row in first]
 
 

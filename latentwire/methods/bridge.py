@@ -10,7 +10,7 @@ import torch
 from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
-from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Parts, Prediction, answers
+from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Parts, Prediction
 from latentwire.models.sender import Sender
 from latentwire.training.run import ARTEFACT_FOLDER, train_run
 from latentwire.training.trainer import Hooks
@@ -67,6 +67,6 @@ def send_and_answer(
     if control is not None and control.replace_vectors is not None:
         soft = control.replace_vectors(soft, [example.id for example in examples])
     prompts = [example.receiver_prompt for example in examples]
-    found = answers(receiver, examples, prompts, lambda asked: receiver.prefix(asked, soft), max_new_tokens=max_new_tokens)
+    found = method.answers(examples, prompts, lambda asked: receiver.prefix(asked, soft), max_new_tokens=max_new_tokens)
     tokens, sizes = soft.tokens_per_row.tolist(), soft.bytes_per_row(receiver.dtype).tolist()
     return [answer.sent(count, size) for answer, count, size in zip(found, tokens, sizes, strict=True)]

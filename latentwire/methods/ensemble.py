@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from latentwire.data.task import Example
 from latentwire.methods.base import Control, Method, Parts, Prediction
@@ -21,7 +22,9 @@ class Ensemble(Method):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        self.readers = (SenderText(parts), ReceiverText(parts))
+        # probabilities are averaged, so every score must be exact
+        exact = replace(parts, settings=parts.settings.model_copy(update={"option_scores": "all"}))
+        self.readers = (SenderText(exact), ReceiverText(exact))
 
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
         import torch

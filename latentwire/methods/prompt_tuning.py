@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from latentwire.data.task import Example
-from latentwire.methods.base import Control, FitData, Method, Prediction, answers
+from latentwire.methods.base import Control, FitData, Method, Prediction
 from latentwire.training.tuning import PromptLearner, fit_learner
 
 
@@ -25,15 +25,14 @@ class PromptTuning(Method):
         settings = self.parts.settings
         self.learner = PromptLearner(self.parts.receiver, tokens=settings.virtual_tokens, aware=self.aware, seed=data.seed)
         return {"virtual_tokens": settings.virtual_tokens} | fit_learner(
-            self.learner, data.config, data.train, data.validation, seed=data.seed, lr=settings.prompt_lr,
+            self.learner, data.config, data.train, data.validation, seed=data.seed, lr=settings.prompt_lr, steps=settings.tuning_steps,
             folder=data.folder, should_stop=data.should_stop,
         )  # fmt: skip
 
     @torch.no_grad()
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
         reader, soft = self.parts.receiver, self.learner.soft_tokens(examples)
-        found = answers(
-            reader,
+        found = self.answers(
             examples,
             self.learner.prompts(examples),
             lambda asked: reader.prefix(asked, soft),

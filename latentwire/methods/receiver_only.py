@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from latentwire.data.task import Example
-from latentwire.methods.base import Control, Method, Prediction, answers
+from latentwire.methods.base import Control, Method, Prediction
 
 
 class ReceiverOnly(Method):
@@ -15,7 +15,6 @@ class ReceiverOnly(Method):
     blind = True
 
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
-        reader = self.parts.receiver
         prompts = [example.receiver_prompt for example in examples]
-        found = answers(reader, examples, prompts, reader.prefix, max_new_tokens=max_new_tokens)
+        found = self.answers(examples, prompts, self.parts.receiver.prefix, max_new_tokens=max_new_tokens)
         return [answer.sent(0, 0) for answer in found]

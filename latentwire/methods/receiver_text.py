@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from latentwire.data.task import Example
-from latentwire.methods.base import Control, Method, Prediction, answers, text_size
+from latentwire.methods.base import Control, Method, Prediction, text_size
 from latentwire.models.receiver import Receiver
 from latentwire.prompts import Prompt
 
@@ -27,6 +27,8 @@ class ReceiverText(Method):
 
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
         reader = self.reader
-        found = answers(reader, examples, self.prompts(examples), reader.prefix, max_new_tokens=max_new_tokens, aware=True)
+        found = self.answers(
+            examples, self.prompts(examples), reader.prefix, max_new_tokens=max_new_tokens, reader=reader, aware=True
+        )
         sizes = [text_size(reader, example.sender_prompt) for example in examples]
         return [answer.sent(*size) for answer, size in zip(found, sizes, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from latentwire.data.task import Example
-from latentwire.methods.base import AS_THE_TASK_SAYS, Control, Method, Prediction, answers, text_size
+from latentwire.methods.base import AS_THE_TASK_SAYS, Control, Method, Prediction, text_size
 from latentwire.prompts import Prompt
 
 
@@ -37,8 +37,7 @@ def read_notes(method: Method, examples: Sequence[Example], notes: Sequence[str]
     """What the receiver answers with a text of ``notes`` where the message stands."""
     reader = method.parts.receiver
     prompts = [example.receiver_prompt for example in examples]
-    found = answers(
-        reader,
+    found = method.answers(
         examples,
         prompts,
         lambda asked: reader.prefix([prompt.with_text(note) for prompt, note in zip(asked, notes, strict=True)]),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,6 +93,8 @@ class Receiver:
         self.end_id = self.prompter.end_id
         self.end_ids: set[int] = {self.end_id, *_end_ids(model, source)}
         self.embedding_rms = self._embedding_rms()
+        # transformers 5.24 renamed it
+        self._cache_name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
     @torch.no_grad()
     def _embedding_rms(self) -> float:
@@ -186,7 +189,7 @@ class Receiver:
             tries.append(cache[key])
         return tries
 
-    def score_options(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " options"]]:
+    def score_options(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
         """Log-likelihood in nats of every option of every row, each row in one pass over prefix and trie nodes. Differentiable."""
         lengths = [length + len(trie.tokens) for length, trie in zip(prefix.lengths, tries, strict=True)]
         scores: list[Tensor] = [prefix.embeddings] * len(tries)
@@ -198,24 +201,61 @@ class Receiver:
         return scores
 
     @torch.no_grad()
+    def score_contenders(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
+        """As ``score_options`` for every option that can be the best; the others get the log-probability of their first token.
+
+        No option is more probable than its first token. So those with the likeliest first token are scored, and then only
+        those whose first token is more probable than the best of them: with many options, a small part.
+        """
+        scores = self._first_token_scores(prefix, tries)
+        likeliest = [(row == row.max()).nonzero()[:, 0].tolist() for row in scores]
+        bounds = [row.clone() for row in scores]
+        self._score_some(prefix, tries, likeliest, scores)
+        best = [row[options].max() for row, options in zip(scores, likeliest, strict=True)]
+        # a little slack, since two passes agree to rounding only
+        still_open = [
+            [option for option in (bound > most - 1e-3).nonzero()[:, 0].tolist() if option not in options]
+            for bound, most, options in zip(bounds, best, likeliest, strict=True)
+        ]
+        self._score_some(prefix, tries, still_open, scores)
+        return scores
+
+    def _first_token_scores(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
+        starts = [build_trie([trie.spelled(option)[:1] for option in range(len(trie.paths))], None) for trie in tries]
+        return self.score_options(prefix, starts)
+
+    def _score_some(
+        self, prefix: Prefix, tries: Sequence[OptionTrie], wanted: Sequence[list[int]], scores: list[Float[Tensor, " _"]]
+    ) -> None:
+        """Writes the scores of the ``wanted`` options of each row into ``scores``."""
+        rows = [row for row, options in enumerate(wanted) if options]
+        if not rows:
+            return
+        made: dict[tuple[int, ...], OptionTrie] = {}
+        kept = []
+        for row in rows:
+            key = (id(tries[row]), *wanted[row])
+            if key not in made:
+                made[key] = build_trie([tries[row].spelled(option) for option in wanted[row]], None)
+            kept.append(made[key])
+        for row, found in zip(rows, self.score_options(prefix[rows], kept), strict=True):
+            scores[row][wanted[row]] = found
+
+    @torch.no_grad()
     def prefers(self, prefix: Prefix, tries: Sequence[OptionTrie], labels: Sequence[int]) -> list[bool]:
         """Whether option ``labels[row]`` scores best. Options that cannot win by their first token are not scored further."""
         spelled = [trie.spelled(label) for trie, label in zip(tries, labels, strict=True)]
         logits, targets, mask = self._answer_logits(prefix, spelled)
         own = (-F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * mask).sum(dim=1).tolist()
         first = logits[:, 0].log_softmax(-1).cpu()
-        best = [True] * len(tries)
-        rivals: dict[int, list[int]] = {}
+        wanted: list[list[int]] = []
         for row, (trie, label) in enumerate(zip(tries, labels, strict=True)):
             starts = first[row, [path[0][1] for path in trie.paths]].tolist()
-            others = [option for option, start in enumerate(starts) if option != label and start >= own[row] - 1e-3]
-            if others:
-                rivals[row] = others
-        if rivals:
-            kept = [build_trie([spelled[row], *map(tries[row].spelled, others)], None) for row, others in rivals.items()]
-            for row, scores in zip(rivals, self.score_options(prefix[list(rivals)], kept), strict=True):
-                best[row] = int(scores.argmax()) == 0
-        return best
+            rivals = [option for option, start in enumerate(starts) if option != label and start >= own[row] - 1e-3]
+            wanted.append([label, *rivals] if rivals else [])
+        scores = [torch.full((len(trie.paths),), -torch.inf, device=self.device) for trie in tries]
+        self._score_some(prefix, tries, wanted, scores)
+        return [not options or int(row.argmax()) == label for row, options, label in zip(scores, wanted, labels, strict=True)]
 
     def _node_logits(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> Float[Tensor, "B N V"]:
         """Logits at the root (the last position of the prefix) and at the nodes of each row's trie."""
@@ -281,8 +321,8 @@ class Receiver:
                 input_ids=chosen[:, None],
                 attention_mask=attention,
                 position_ids=next_position + step,
-                past_key_values=output.past_key_values,
                 use_cache=True,
+                **{self._cache_name: getattr(output, self._cache_name)},
             )
         return rows
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example
 from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.models.sender import SenderStates
 from latentwire.prompts import Prompt
 from latentwire.training.features import FeatureCache
 
@@ -40,13 +42,25 @@ class BridgeLearner(Learner):
 
     sends_messages = True
 
-    def __init__(self, bridge: Bridge, receiver: Receiver, cache: FeatureCache) -> None:
+    def __init__(self, bridge: Bridge, receiver: Receiver, cache: FeatureCache, *, token_dropout: float = 0.0) -> None:
         self.module: Bridge = bridge
-        self.receiver, self.cache = receiver, cache
+        self.receiver, self.cache, self.token_dropout = receiver, cache, token_dropout
 
     def prompts(self, rows: Sequence[Example]) -> list[Prompt]:
         return [row.receiver_prompt for row in rows]
 
     def soft_tokens(self, rows: Sequence[Example]) -> SoftTokens:
-        soft: SoftTokens = self.module(self.cache.states([row.sender_prompt for row in rows]))
+        read = self.cache.states([row.sender_prompt for row in rows])
+        if self.token_dropout and self.module.training:
+            read = without_some(read, self.token_dropout)
+        soft: SoftTokens = self.module(read)
         return soft
+
+
+def without_some(read: SenderStates, share: float) -> SenderStates:
+    """The states with a random ``share`` of the tokens hidden, never all of a row: a bridge that must do without any
+    single word does not learn rows by heart.
+    """
+    chances = torch.rand(read.mask.shape, device=read.mask.device).masked_fill(~read.mask, -1.0)
+    kept = (chances >= share) | (chances == chances.amax(dim=1, keepdim=True))
+    return SenderStates(read.states, read.mask & kept)

@@ -41,10 +41,10 @@ class Team:
         """In how many parts a batch is cut."""
         return self.size * self.parts
 
-    def share(self, rows: Sequence[Row]) -> list[Sequence[Row]]:
-        """This process's parts of a global batch; those without a row are left out."""
+    def share(self, rows: Sequence[Row]) -> list[tuple[int, Sequence[Row]]]:
+        """This process's parts of a global batch with their numbers; those without a row are left out."""
         numbers = range(self.rank, self.shares, self.size)
-        return [part for number in numbers if (part := rows[number :: self.shares])]
+        return [(number, part) for number in numbers if (part := rows[number :: self.shares])]
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replaces every gradient by the sum over all processes, in one message."""

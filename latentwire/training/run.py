@@ -123,7 +123,7 @@ def _train(
     bridge = new_bridge(config, sender, receiver)
     trainer = Trainer(
         config,
-        learner=BridgeLearner(bridge, receiver, cache),
+        learner=BridgeLearner(bridge, receiver, cache, token_dropout=config.training.token_dropout),
         train=train,
         validation=validation,
         folder=folder,

@@ -146,7 +146,9 @@ class Trainer:
         self.module.train()
         loss_sum = torch.zeros((), device=self.receiver.device)
         parts = self.team.share(rows)
-        for part in parts:
+        for number, part in parts:
+            # what is drawn at random is the same after a resume, and whichever process has the part
+            torch.manual_seed(hash((self.config.seed, self.step, number) if number else (self.config.seed, self.step)))
             soft = self.learner.soft_tokens(part)
             loss = self._loss(part, soft)
             objective = loss

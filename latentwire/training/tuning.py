@@ -99,16 +99,22 @@ def fit_learner(
     *,
     seed: int,
     lr: float,
+    steps: int | None,
     folder: Path,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Trains ``learner`` with AdamW for as many steps and rows as the config gives a bridge; resumes in ``folder``.
+    """Trains ``learner`` with AdamW on the rows that the config gives a bridge, and for as many steps (or ``steps``); resumes.
 
     Raises:
         StoppedEarlyError: asked to stop; all is saved.
     """
     training = config.training.model_copy(
-        update={"optimizer": "adamw", "lr": lr, "first_stage": config.training.first_stage.model_copy(update={"objective": "none"})}
+        update={
+            "optimizer": "adamw",
+            "lr": lr,
+            "steps": steps or config.training.steps,
+            "first_stage": config.training.first_stage.model_copy(update={"objective": "none"}),
+        }
     )
     own = config.model_copy(update={"training": training, "seed": seed, "output_dir": str(folder)})
     trainer = Trainer(own, learner=learner, train=train, validation=validation, folder=folder, hooks=Hooks(should_stop=should_stop))

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from latentwire.errors import StoppedEarlyError, UnknownNameError, UsageError
+from latentwire.errors import LatentWireError, StoppedEarlyError, UnknownNameError, UsageError
 from latentwire.evaluation.predictions import find_predictions, read_predictions
 from latentwire.evaluation.suite import SuiteRequest, run_suite
+from latentwire.evaluation.workers import run_suite_in
 from tests.methods.conftest import SETTINGS, small_config
 
 
@@ -82,3 +83,29 @@ def test_unknown_names_are_refused_before_anything_is_loaded(tmp_path: Path) -> 
 def test_methods_that_fit_no_task_are_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing to run"):
         run_suite(request(tmp_path, methods=["answer_text"]))
+
+
+def test_two_processes_leave_what_one_would_have_left(tmp_path: Path) -> None:
+    methods = ["receiver_only", "receiver_text", "fewshot"]
+    alone = run_suite(request(tmp_path / "one", methods=methods))
+    shared = run_suite_in(2, request(tmp_path / "two", methods=methods))
+    assert shared["rows"] == alone["rows"]
+    lines: list[str] = []
+    run_suite(request(tmp_path / "two", methods=methods, say=lines.append))
+    assert sum(line.endswith("kept") for line in lines) == 4
+
+
+def test_a_process_that_fails_is_named_and_the_command_says_how_it_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "predictions").write_text("a file where the folder should be")
+    with pytest.raises(LatentWireError, match=r"worker \d failed .* the same command goes on"):
+        run_suite_in(2, request(tmp_path, methods=["receiver_only"]))
+
+
+def test_bounds_in_place_of_hopeless_options_change_no_answer(tmp_path: Path) -> None:
+    every, some = (
+        run_suite(
+            request(tmp_path / scores, methods=["receiver_text"], settings=SETTINGS.model_copy(update={"option_scores": scores}))
+        )
+        for scores in ("all", "contenders")
+    )
+    assert every["rows"] == some["rows"]

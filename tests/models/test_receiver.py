@@ -67,6 +67,32 @@ def test_all_options_in_one_pass_score_as_each_alone(family_folder: dict[str, st
         torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("family", [*FAMILIES, "nano-mistral"])
+def test_contenders_have_their_exact_scores_and_the_others_a_bound_below_the_best(
+    family_folder: dict[str, str], family: str
+) -> None:
+    receiver = sharpened(family_folder[family]) if family in family_folder else receiver_of(family)
+    prefix, tries = receiver.prefix(PROMPTS, ragged(receiver)), receiver.tries(PROMPTS, OPTIONS)
+    pairs = zip(receiver.score_options(prefix, tries), receiver.score_contenders(prefix, tries), strict=True)
+    for exact, found in pairs:
+        assert exact.argmax() == found.argmax()
+        torch.testing.assert_close(found.max(), exact.max(), atol=1e-4, rtol=1e-5)
+        assert (found > exact - 1e-4).all()
+        bounded = found > exact + 1e-4
+        assert (found[bounded] < exact.max()).all()
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "nano-mistral"])
+def test_the_preferred_option_is_the_one_with_the_best_score(family_folder: dict[str, str], family: str) -> None:
+    receiver = sharpened(family_folder[family]) if family in family_folder else receiver_of(family)
+    prefix, tries = receiver.prefix(PROMPTS, ragged(receiver)), receiver.tries(PROMPTS, OPTIONS)
+    best = [int(scores.argmax()) for scores in receiver.score_options(prefix, tries)]
+    assert receiver.prefers(prefix, tries, best) == [True] * 3
+    for shift in (1, 2):
+        others = [(label + shift) % len(options) for label, options in zip(best, OPTIONS, strict=True)]
+        assert receiver.prefers(prefix, tries, others) == [False] * 3
+
+
 def test_rows_of_single_tokens_are_scored_without_any_node(family_folder: dict[str, str]) -> None:
     receiver = sharpened(family_folder["llama"])
     prompts, options = PROMPTS[:2], [("1", "2"), ("a", "b", "c")]

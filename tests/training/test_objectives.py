@@ -6,6 +6,7 @@ from random import Random
 import pytest
 import torch
 
+from latentwire.config import TrainingSettings
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
 from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
@@ -30,7 +31,7 @@ def messages(receiver: Receiver, rows: int, tokens: int = 3) -> SoftTokens:
 def test_option_loss_is_the_cross_entropy_of_scores_taken_one_by_one(receiver: Receiver) -> None:
     rows = read_task(load_task("tinyworld_intent"), "train", max_rows=3).examples
     soft = messages(receiver, 3)
-    loss = objectives.task_loss(receiver, rows, questions(rows), soft, rng=Random(0), sampled_options=16)
+    loss = objectives.task_loss(receiver, rows, questions(rows), soft, rng=Random(0), settings=TrainingSettings())
     expected = []
     for index, row in enumerate(rows):
         scores = []
@@ -47,9 +48,9 @@ def test_free_and_optional_answers_mix_in_one_batch(receiver: Receiver) -> None:
     optional = read_task(load_task("tinyworld_topic"), "train", max_rows=2).examples
     soft = messages(receiver, 4)
     rows = [free[0], optional[0], free[1], optional[1]]
-    mixed = objectives.task_loss(receiver, rows, questions(rows), soft, rng=Random(0), sampled_options=16)
+    mixed = objectives.task_loss(receiver, rows, questions(rows), soft, rng=Random(0), settings=TrainingSettings())
     apart = [
-        objectives.task_loss(receiver, [row], questions([row]), soft[index : index + 1], rng=Random(0), sampled_options=16)
+        objectives.task_loss(receiver, [row], questions([row]), soft[index : index + 1], rng=Random(0), settings=TrainingSettings())
         for index, row in enumerate(rows)
     ]
     torch.testing.assert_close(mixed, torch.stack(apart).mean(), atol=1e-4, rtol=1e-4)
