@@ -203,7 +203,9 @@ class Registry:
         recorded = self.layout.relative(recorded) if recorded else None
         outcome = read_outcome(self.layout.absolute(recorded) if recorded else None, before=lease.before if lease else None)
         problem = outcome.problem or _metric_problem(metrics or {})
-        if exit_code == CHECK_FAILED:
+        if exit_code == CHECK_FAILED and not outcome.metrics:
+            problem = f"the command's own check failed (exit code 3); {problem}"
+        elif exit_code == CHECK_FAILED:
             problem = problem or "the command's own check failed (exit code 3)"
         numbers = {key: float(value) for key, value in (metrics or outcome.metrics).items() if finite(value)}
         data = {

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     fail.add_argument("--log", default=None, help="its output, to find the class in")
     preempt = _named(commands, "preempt", "record that it stopped early and can go on")
     preempt.add_argument("--exit-code", type=int, default=75)
-    beat = _named(commands, "heartbeat", "say that it still runs")
+    beat = _named(commands, "heartbeat", "say that it still runs; exit code 3 where another has taken over")
     for command in (complete, fail, preempt, beat):
         command.add_argument("--owner", default=None, help="what `start` printed; default: the claim of this host and job")
     summary = commands.add_parser("summary", help="how many stand where")
@@ -99,7 +100,8 @@ def open_registry(path: str | None, default_runs: Path) -> Registry:
 
 def _run(flags: argparse.Namespace, default_runs: Path) -> int:
     registry = open_registry(flags.registry, default_runs)
-    registry.refresh() if flags.command != "heartbeat" else None
+    if flags.command != "heartbeat":
+        registry.refresh()
     code = _COMMANDS[flags.command](registry, flags)
     if flags.command not in ("heartbeat", "should_run", "summary"):
         registry.rebuild_view()
@@ -198,7 +200,12 @@ def _preempt(registry: Registry, flags: argparse.Namespace) -> int:
 
 
 def _heartbeat(registry: Registry, flags: argparse.Namespace) -> int:
-    registry.heartbeat(_claim(registry, flags))
+    try:
+        registry.heartbeat(_claim(registry, flags))
+    except StaleClaimError as error:
+        # a code of its own: a full disk, for instance, is no reason to stop the work
+        print(f"error: {error}", file=sys.stderr)
+        return CHECK_FOUND
     return 0
 
 
