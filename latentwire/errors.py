@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+#: names that a suggestion lists at most
+MOST_LISTED = 40
+
 
 class LatentWireError(Exception):
     """Base of every error a user can cause or meet. ``exit_code`` is what the command line returns."""
@@ -69,6 +72,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """``did you mean …?`` with the nearest names, else the whole list."""
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
+    listed = ", ".join(names[:MOST_LISTED]) + (f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else "")
     if near:
-        return f"did you mean {' or '.join(near)}? Known: {', '.join(names)}"
-    return f"known: {', '.join(names) or 'none'}"
+        return f"did you mean {' or '.join(near)}? Known: {listed}"
+    return f"known: {listed or 'none'}"

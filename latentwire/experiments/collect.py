@@ -60,7 +60,8 @@ def sample_predictions(run_folder: Path) -> None:
 
 
 def _sample(path: Path) -> str:
-    lines, size = [], 0
+    lines: list[str] = []
+    size = 0
     with path.open(encoding="utf-8", errors="replace") as file:
         header = file.readline()
         for line in file:

@@ -1,6 +1,6 @@
 """Events: what happened to an experiment, one small file each, never changed afterwards.
 
-``<generation>-<kind>-<id>.json``. The id is random, so two clones never write the same name and git merges them as a union of files.
+``<generation>-<kind>-<id>.json``. The id is random, so two clones never write the same name and git merges them as a union.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def write_event(layout: Layout, name: str, event: Event) -> None:
 def read_events(folder: Path, *, note: Note = note_on_stderr) -> list[Event]:
     """All events of one experiment, in no order. A corrupt file is set aside and named, never read as empty."""
     try:
-        names = os.listdir(folder)
+        names = os.listdir(folder)  # noqa: PTH208 -- three times as fast
     except (FileNotFoundError, NotADirectoryError):
         return []
     events = []
@@ -121,7 +121,7 @@ def _read(path: str, name: str, note: Note) -> Event | None:
         if attempt:
             time.sleep(UNFINISHED_WAIT_S)
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb") as file:  # noqa: PTH123 -- twice as fast
                 return parse_event(name, file.read())
         except FileNotFoundError:
             return None
@@ -140,7 +140,6 @@ def _set_aside(path: Path, problem: str, note: Note) -> None:
     except FileNotFoundError:  # somebody else did
         return
     except OSError as error:
-        raise LatentWireError(
-            f"event {str(path)!r} is cut or corrupt ({problem}) and cannot be set aside: {error.strerror}"
-        ) from error
+        what = f"event {str(path)!r} is cut or corrupt ({problem})"
+        raise LatentWireError(f"{what} and cannot be set aside: {error.strerror}") from error
     note(f"event {str(path)!r} is cut or corrupt ({problem}); set aside as {target.name}")

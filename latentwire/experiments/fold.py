@@ -1,7 +1,7 @@
 """From events to state. The same set of events gives the same state in whatever order it arrived; clocks play no part.
 
 - An attempt is a generation and an owner; two clusters may make the same generation, and both attempts are kept.
-- A mark of re-run, or a plan with another config, supersedes the attempts of its generation and below, also those it had not heard of.
+- A mark of re-run, or a plan with another config, supersedes the attempts of its generation and below, known to it or not.
 - An attempt with another config than the plan's does not stand either.
 - Of the attempts that stand, a completed one decides; else the newest generation; within one generation running before others.
 """
@@ -96,8 +96,9 @@ def fold(name: str, events: Iterable[Event], *, note: Note = note_on_stderr) -> 
 
 
 def _plan(events: Sequence[Event]) -> _Plan:
-    """Plans carry a version, so the newest is known without a clock; two of one version are decided by their ids, everywhere alike."""
-    effective, barrier, version = {}, -1, 0
+    """Plans carry a version, so the newest is known without a clock; of two with one version the ids decide, everywhere alike."""
+    effective: dict[str, Any] = {}
+    barrier, version = -1, 0
     for event in sorted(events, key=lambda event: (_version(event), event.id)):
         if effective.get("config_hash", "") != event.data.get("config_hash", ""):
             barrier = max(barrier, event.generation)
@@ -175,7 +176,8 @@ def _stands(attempt: Attempt, barrier: int, plan: _Plan, starts: Mapping[str, Ma
 
 def _deciding(standing: Sequence[Attempt]) -> Attempt | None:
     completed = [attempt for attempt in standing if attempt.state is State.COMPLETED]
-    return (completed or list(standing) or [None])[-1]
+    found = completed or list(standing)
+    return found[-1] if found else None
 
 
 def _endings(events: Sequence[Event]) -> dict[tuple[int, str], str]:

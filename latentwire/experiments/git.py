@@ -37,9 +37,9 @@ class Git:
 
     def __call__(self, *arguments: str, stdin: str | None = None, index: Path | None = None) -> str:
         """Standard output. Raises ``GitError``."""
-        return self.bytes(*arguments, stdin=stdin, index=index).decode("utf-8", "surrogateescape")
+        return self.output(*arguments, stdin=stdin, index=index).decode("utf-8", "surrogateescape")
 
-    def bytes(self, *arguments: str, stdin: str | None = None, index: Path | None = None) -> bytes:
+    def output(self, *arguments: str, stdin: str | None = None, index: Path | None = None) -> bytes:
         """Standard output as it is. Raises ``GitError``."""
         done = self._run(arguments, stdin, index)
         if done.returncode:
@@ -78,16 +78,16 @@ class Git:
         """Content of files of a revision by path, in one call; those that do not exist are left out."""
         if not paths:
             return {}
-        output = self.bytes("cat-file", "--batch", stdin="".join(f"{revision}:{path}\n" for path in paths))
+        content = self.output("cat-file", "--batch", stdin="".join(f"{revision}:{path}\n" for path in paths))
         found, position = {}, 0
         for path in paths:
-            head, _, _ = output[position:].partition(b"\n")
+            head, _, _ = content[position:].partition(b"\n")
             position += len(head) + 1
             words = head.split()
             if words[-1] == b"missing":
                 continue
             size = int(words[-1])
-            found[path] = output[position : position + size]
+            found[path] = content[position : position + size]
             position += size + 1
         return found
 
@@ -147,7 +147,7 @@ class Git:
             return None
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / name for name in ("here", "base", "there")]
-            for path, blob in zip(paths, (here, base, there)):  # noqa: B905 -- Python 3.9
-                path.write_bytes(self.bytes("cat-file", "blob", blob))
+            for path, blob in zip(paths, (here, base, there)):
+                path.write_bytes(self.output("cat-file", "blob", blob))
             done = self._run(("merge-file", "-p", *map(str, paths)), None, None)
         return self.add_blob(done.stdout) if done.returncode == 0 else None

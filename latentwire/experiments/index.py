@@ -1,7 +1,7 @@
 """A cache of the fold, so that a status over ten thousand experiments reads one file instead of thirty thousand.
 
-An entry counts only while its folder has the same change time and inode as when its events were read. Change times are coarse: a file
-that arrives within the same tick as the reading leaves no trace, so an entry read soon after a change is read again next time.
+An entry counts only while its folder has the same change time and inode as when its events were read. Change times are coarse: a
+file that arrives within the same tick as the reading leaves no trace, so an entry read soon after a change is read again.
 """
 
 from __future__ import annotations

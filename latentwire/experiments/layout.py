@@ -23,7 +23,7 @@ def check_name(name: str) -> str:
     """The name itself. Raises ``UsageError`` where it could not be a folder on every system."""
     if not _SAFE_NAME.fullmatch(name):
         raise UsageError(
-            f"experiment name {name!r} cannot be a folder; allowed are 1-200 letters, digits and . _ + = @ -, a letter or digit first"
+            f"experiment name {name!r} cannot be a folder; use 1-200 letters, digits and . _ + = @ -, a letter or digit first"
         )
     return name
 
@@ -38,7 +38,7 @@ class Layout:
 
     def __init__(self, runs: Path) -> None:
         # a runs folder that is a link to scratch keeps its root in the checkout
-        self.runs = Path(os.path.abspath(runs))
+        self.runs = Path(os.path.abspath(runs))  # noqa: PTH100
         self.root = self.runs.parent
         self.registry = self.runs / "registry"
         self.view = self.runs / "experiment_registry.json"
@@ -71,7 +71,7 @@ class Layout:
     def relative(self, path: Path | str) -> str:
         """As recorded: relative to ``root`` where it lies below it, with forward slashes."""
         given = Path(path)
-        full = Path(os.path.abspath(self.root / given))
+        full = Path(os.path.abspath(self.root / given))  # noqa: PTH100
         try:
             return full.relative_to(self.root).as_posix()
         except ValueError:

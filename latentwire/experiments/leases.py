@@ -82,7 +82,7 @@ class Leases:
     def generations(self, name: str) -> list[int]:
         """Those ever claimed in this checkout, ascending."""
         try:
-            names = os.listdir(self.layout.claims(name))
+            names = [path.name for path in self.layout.claims(name).iterdir()]
         except FileNotFoundError:
             return []
         return sorted({int(entry[:-6]) for entry in names if entry.endswith(".lease") and entry[:-6].isdigit()})
@@ -151,7 +151,7 @@ def process_identity(pid: int) -> str | None:
     """A name for a process that no later process with the same number shares; None where the system does not tell."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        space = os.readlink("/proc/self/ns/pid")
+        space = Path("/proc/self/ns/pid").readlink()
         return f"{boot} {space} {pid} {_start_ticks(pid)}"
     except (OSError, IndexError):
         return None
@@ -163,7 +163,7 @@ def process_is_gone(identity: str | None) -> bool:
         return False
     boot, space, pid, ticks = identity.split(" ")
     try:
-        here = Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")
+        here = Path("/proc/sys/kernel/random/boot_id").read_text().strip(), str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return False
     if here != (boot, space):

@@ -1,4 +1,4 @@
-"""Registries of the old format: one JSON ``{"experiments": {name: {"status": …}}}`` that every job rewrote. Imported once, honestly:
+"""Registries of the old format: one JSON ``{"experiments": {name: {"status": …}}}`` that every job rewrote. They are imported once:
 what was recorded completed without a result that can be read becomes invalid, what was left running becomes lost.
 """
 
@@ -36,9 +36,10 @@ _SPELLINGS = {
 }
 _STATES = {
     "completed": State.COMPLETED, "complete": State.COMPLETED, "done": State.COMPLETED, "success": State.COMPLETED,
-    "succeeded": State.COMPLETED, "finished": State.COMPLETED, "failed": State.FAILED, "error": State.FAILED, "failure": State.FAILED,
-    "running": State.LOST, "in_progress": State.LOST, "started": State.LOST, "preempted": State.PREEMPTED, "lost": State.LOST,
-    "zombie": State.LOST, "invalid": State.INVALID, "pending": State.PENDING, "queued": State.PENDING, "not_started": State.PENDING,
+    "succeeded": State.COMPLETED, "finished": State.COMPLETED, "failed": State.FAILED, "error": State.FAILED,
+    "failure": State.FAILED, "running": State.LOST, "in_progress": State.LOST, "started": State.LOST,
+    "preempted": State.PREEMPTED, "lost": State.LOST, "zombie": State.LOST, "invalid": State.INVALID,
+    "pending": State.PENDING, "queued": State.PENDING, "not_started": State.PENDING,
 }  # fmt: skip
 
 

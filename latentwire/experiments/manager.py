@@ -29,11 +29,10 @@ Item = Mapping[str, Any]
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     found = argparse.ArgumentParser(prog="experiment_manager.py", description="Experiments: their states, failures and re-runs.")
+    states = ", ".join(state.value for state in State)
     what = found.add_mutually_exclusive_group(required=True)
     what.add_argument("--status", action="store_true", help="how many stand where, what runs, what needs somebody")
-    what.add_argument(
-        "--list", metavar="STATE", help=f"experiments of one state ({', '.join(state.value for state in State)}, or all)"
-    )
+    what.add_argument("--list", metavar="STATE", help=f"experiments of one state ({states}, or all)")
     what.add_argument("--details", metavar="NAME", help="one experiment with all of its attempts")
     what.add_argument("--mark-rerun", metavar="NAME", help="send one back to pending; its attempts no longer count")
     what.add_argument("--mark-rerun-all-failed", action="store_true", help="the same for all that failed, were lost or are invalid")
@@ -157,11 +156,9 @@ def _list(entries: Sequence[Entry], state: str, *, as_json: bool) -> int:
     elif not items:
         print(f"no experiment is {state}" if state != "all" else f"no experiments yet; plan some: {NEXT_COMMAND}")
     else:
-        rows = [
-            (name, item["state"], item["attempts"], item.get("ended") or item.get("started"), item["reason"])
-            for name, item in items.items()
-        ]
-        print_table(("experiment", "state", "attempts", "last", "reason"), rows, state_column=1)
+        keys = ("state", "attempts", "ended", "reason")
+        rows = [(name, *(item.get(key) for key in keys)) for name, item in items.items()]
+        print_table(("experiment", "state", "attempts", "ended", "reason"), rows, state_column=1)
     return 0
 
 
@@ -183,25 +180,18 @@ def _details(experiment: Experiment, *, as_json: bool) -> int:
             print(f"  {key:<11} {value}")
     for attempt in experiment.attempts:
         print()
-        for key, value in _attempt_facts(attempt).items():
-            if value not in (None, ""):
-                print(f"  {key:<11} {value}")
+        for key, fact in _attempt_facts(attempt).items():
+            if fact not in (None, ""):
+                print(f"  {key:<11} {fact}")
     return 0
 
 
 def _attempt_facts(attempt: Attempt) -> dict[str, object]:
+    job, gpu = f"job {attempt.job_id}" if attempt.job_id else "", f"GPU {attempt.gpu}" if attempt.gpu else ""
     metrics = ", ".join(f"{key} {value:.4g}" for key, value in sorted(attempt.metrics.items()))
     return {
         "attempt": f"{attempt.generation}: {coloured(attempt.state.value, attempt.state.value)}",
-        "where": " ".join(
-            part
-            for part in (
-                attempt.host,
-                f"job {attempt.job_id}" if attempt.job_id else "",
-                f"GPU {attempt.gpu}" if attempt.gpu else "",
-            )
-            if part
-        ),
+        "where": " ".join(part for part in (attempt.host, job, gpu) if part),
         "when": f"{attempt.started or '?'} – {attempt.ended or ''}".rstrip(" –"),
         "exit code": attempt.exit_code,
         "error": f"{attempt.error_class.value if attempt.error_class else 'unknown'}: {attempt.error}" if attempt.error else None,

@@ -1,7 +1,7 @@
 """How two clones' ``runs/`` become one, without anybody's help.
 
-Events never conflict: no two have one name. Of results and logs that two clusters wrote for one experiment, those of the attempt that
-decides its state stay in place and the others beside them, as ``<file>.other-<digest>``. The view is made anew.
+Events never conflict: no two have one name. Of results and logs that two clusters wrote for one experiment, those of the attempt
+that decides its state stay in place and the others beside them, as ``<file>.other-<digest>``. The view is made anew.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Optional
 
 
 class State(str, Enum):
@@ -62,7 +62,7 @@ class Attempt:
     log: Optional[str] = None
     result_file: Optional[str] = None
     result_sha256: Optional[str] = None
-    metrics: Dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     error_class: Optional[ErrorClass] = None
     error: Optional[str] = None
 
@@ -80,12 +80,12 @@ class Experiment:
     state: State
     reason: str
     config_hash: str = ""
-    config: Optional[Dict[str, Any]] = None
-    command: Tuple[str, ...] = ()
+    config: Optional[dict[str, Any]] = None
+    command: tuple[str, ...] = ()
     run_folder: Optional[str] = None
     result_file: Optional[str] = None
     expected_s: Optional[float] = None
-    attempts: Tuple[Attempt, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def last(self) -> Optional[Attempt]:

@@ -23,9 +23,8 @@ def retry_reason(folded: Folded) -> tuple[bool, str]:
 
 
 def _after_failure(folded: Folded, error_class: ErrorClass) -> tuple[bool, str]:
-    failures = sum(
-        (attempt.error_class or ErrorClass.UNKNOWN) is error_class for attempt in folded.standing if attempt.state is State.FAILED
-    )
+    failed = [attempt for attempt in folded.standing if attempt.state is State.FAILED]
+    failures = sum((attempt.error_class or ErrorClass.UNKNOWN) is error_class for attempt in failed)
     most = RETRIES[error_class]
     if failures <= most:
         return True, f"retry {failures} of {most} after {folded.experiment.reason}"

@@ -38,7 +38,7 @@ CHECK_FAILED = 3
 class Claim:
     """The right to work on one attempt. Storable as JSON: another process may go on with it.
 
-    ``fresh``: earlier attempts exist, but a mark or another config has superseded them all; what they left must not be gone on with.
+    ``fresh``: a mark or another config has superseded all earlier attempts; what they left must not be gone on with.
     """
 
     name: str
@@ -126,13 +126,7 @@ class Registry:
         relative = self.layout.relative
         folder, result = (relative(path) if path else path for path in (run_folder, result_file))
         wanted = (config or None, config_hash, tuple(command), folder or None, result or None, expected_s)
-        planned = (
-            folded.plan.get("config") or None,
-            known.config_hash,
-            known.command,
-            known.run_folder,
-            folded.plan.get("result_file"),
-        )
+        planned = (known.config or None, known.config_hash, known.command, known.run_folder, folded.plan.get("result_file"))
         if folded.plan_version and (*planned, known.expected_s) == wanted:
             return
         data = {
@@ -209,7 +203,9 @@ class Registry:
         recorded = self.layout.relative(recorded) if recorded else None
         outcome = read_outcome(self.layout.absolute(recorded) if recorded else None, before=lease.before if lease else None)
         problem = outcome.problem or _metric_problem(metrics or {})
-        if exit_code == CHECK_FAILED:
+        if exit_code == CHECK_FAILED and not outcome.metrics:
+            problem = f"the command's own check failed (exit code 3); {problem}"
+        elif exit_code == CHECK_FAILED:
             problem = problem or "the command's own check failed (exit code 3)"
         numbers = {key: float(value) for key, value in (metrics or outcome.metrics).items() if finite(value)}
         data = {
@@ -228,7 +224,7 @@ class Registry:
         self._end(claim, kinds.FAILED, data)
 
     def preempt(self, claim: Claim, *, exit_code: int | None = 75) -> None:
-        """Records that an attempt stopped early; the next claim goes on. Raises ``StaleClaimError`` where another has taken over."""
+        """Records that an attempt stopped early; the next claim goes on. Raises ``StaleClaimError`` where it was taken over."""
         self._check_mine(claim)
         self._end(claim, kinds.PREEMPTED, {"exit_code": exit_code})
 
@@ -257,7 +253,7 @@ class Registry:
         return names
 
     def rebuild_view(self) -> None:
-        """Makes ``experiment_registry.json`` say what the events say. A registry of the old format in its place is imported first."""
+        """Makes ``experiment_registry.json`` say what the events say. An old registry in its place is imported first."""
         self._write_view(self.overview)
 
     def refresh(self) -> list[Entry]:

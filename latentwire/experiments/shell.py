@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from latentwire.experiments.terminal import print_json, run_guarded
 BARE_LEASE_S = 24 * 3600.0
 CHECK_FOUND = 3
 LOG_TAIL_BYTES = 256 * 1024
-OLD_NAMES = (".json", ".JSON")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,29 +38,22 @@ def parser() -> argparse.ArgumentParser:
     start = _named(commands, "start", "claim it: exit code 0 and the claim's owner on stdout, or 1 where somebody else has it")
     start.add_argument("--gpu", default=None, help="which GPU it will use")
     start.add_argument("--job-id", default=None, help="default: SLURM_JOB_ID")
-    start.add_argument(
-        "--log", default=None, help="file its output goes to; `auto` chooses one under runs/logs and prints it after the owner"
-    )
-    start.add_argument(
-        "--lease-s", type=float, default=BARE_LEASE_S, help="seconds it is held without a heartbeat (default: a day)"
-    )
+    start.add_argument("--log", default=None, help="file its output goes to")
+    start.add_argument("--lease-s", type=float, default=BARE_LEASE_S, help="seconds it is held without heartbeats (default: a day)")
     start.add_argument("--pid", type=int, default=0, help="process that does the work, where it outlives this command")
-    complete = _named(
-        commands, "complete", "record its result: completed, or invalid where the result cannot be believed (exit code 3)"
-    )
+    complete = _named(commands, "complete", "record its result: completed, or invalid (exit code 3) if it cannot be believed")
     complete.add_argument("--result-file", default=None, help="default: the planned one")
     complete.add_argument("--metrics", default=None, metavar="JSON", help="for example '{\"accuracy\": 0.93}'")
     complete.add_argument("--exit-code", type=int, default=0)
     fail = _named(commands, "fail", "record that it failed")
     fail.add_argument("--error", default="", metavar="MSG", help="default: what the log says")
     fail.add_argument("--exit-code", type=int, default=None)
-    fail.add_argument(
-        "--error-class", choices=[item.value for item in ErrorClass], default=None, help="default: found from the rest"
-    )
+    classes = [item.value for item in ErrorClass]
+    fail.add_argument("--error-class", choices=classes, default=None, help="default: found from the rest")
     fail.add_argument("--log", default=None, help="its output, to find the class in")
     preempt = _named(commands, "preempt", "record that it stopped early and can go on")
     preempt.add_argument("--exit-code", type=int, default=75)
-    beat = _named(commands, "heartbeat", "say that it still runs")
+    beat = _named(commands, "heartbeat", "say that it still runs; exit code 3 where another has taken over")
     for command in (complete, fail, preempt, beat):
         command.add_argument("--owner", default=None, help="what `start` printed; default: the claim of this host and job")
     summary = commands.add_parser("summary", help="how many stand where")
@@ -107,7 +100,8 @@ def open_registry(path: str | None, default_runs: Path) -> Registry:
 
 def _run(flags: argparse.Namespace, default_runs: Path) -> int:
     registry = open_registry(flags.registry, default_runs)
-    registry.refresh() if flags.command != "heartbeat" else None
+    if flags.command != "heartbeat":
+        registry.refresh()
     code = _COMMANDS[flags.command](registry, flags)
     if flags.command not in ("heartbeat", "should_run", "summary"):
         registry.rebuild_view()
@@ -173,7 +167,7 @@ def _metrics(text: str | None) -> Mapping[str, float] | None:
 
 def _from_here(path: str | None) -> str | None:
     """A path that a shell gives is relative to where the shell is, not to the registry."""
-    return os.path.abspath(path) if path else None
+    return os.path.abspath(path) if path else None  # noqa: PTH100
 
 
 def _fail(registry: Registry, flags: argparse.Namespace) -> int:
@@ -192,7 +186,7 @@ def _tail(path: str | None) -> str:
     if path is None:
         return ""
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
             return file.read().decode("utf-8", "replace")
     except FileNotFoundError:
@@ -206,7 +200,12 @@ def _preempt(registry: Registry, flags: argparse.Namespace) -> int:
 
 
 def _heartbeat(registry: Registry, flags: argparse.Namespace) -> int:
-    registry.heartbeat(_claim(registry, flags))
+    try:
+        registry.heartbeat(_claim(registry, flags))
+    except StaleClaimError as error:
+        # a code of its own: a full disk, for instance, is no reason to stop the work
+        print(f"error: {error}", file=sys.stderr)
+        return CHECK_FOUND
     return 0
 
 
@@ -216,10 +215,8 @@ def _summary(registry: Registry, flags: argparse.Namespace) -> int:
     if flags.json:
         print_json({"total": len(entries), "counts": counts})
     else:
-        print(
-            f"{len(entries)} experiments: "
-            + (", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none yet")
-        )
+        states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        print(f"{len(entries)} experiments: {states or 'none yet'}")
     return CHECK_FOUND if flags.check and counts[State.FAILED.value] + counts[State.LOST.value] else 0
 
 

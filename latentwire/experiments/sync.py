@@ -77,7 +77,7 @@ def _exchange(registry: Registry, *, take_code: bool, say: Say) -> str:
             try:
                 files += _commit_runs(git, registry, say)
                 done = _integrate(git, registry, upstream, take_code=take_code) if upstream else "no remote, so nothing was pushed"
-            except _Again as error:
+            except _TryAgainError as error:
                 problem = str(error)
                 say(f"{problem}; trying again")
                 continue
@@ -86,7 +86,7 @@ def _exchange(registry: Registry, *, take_code: bool, say: Say) -> str:
     raise LatentWireError(f"not pushed after {TRIES} tries ({problem}); all is committed here, the same command goes on")
 
 
-class _Again(Exception):
+class _TryAgainError(Exception):
     """Worth another try: somebody else pushed first, or the network failed."""
 
 
@@ -113,7 +113,7 @@ def _commit_runs(git: Git, registry: Registry, say: Say) -> int:
         git("update-index", "--add", "-z", "--stdin", stdin="".join(f"{path}\0" for path in paths))
     except GitError as error:
         if "index.lock" in str(error):
-            raise _Again("another git command is at work here") from None
+            raise _TryAgainError("another git command is at work here") from None
         raise
     return len(paths) if changed else 0
 
@@ -145,9 +145,8 @@ def _message(registry: Registry, files: int) -> str:
     counts: dict[str, int] = {}
     for entry in registry.overview():
         counts[entry.state] = counts.get(entry.state, 0) + 1
-    states = ", ".join(
-        f"{count} {state}" for state, count in sorted(counts.items(), key=lambda item: (item[0] != COMPLETED, item[0]))
-    )
+    ordered = sorted(counts.items(), key=lambda item: (item[0] != COMPLETED, item[0]))
+    states = ", ".join(f"{count} {state}" for state, count in ordered)
     return f"Results and registry: {states or f'{files} files'}\n"
 
 
@@ -168,7 +167,7 @@ def _upstream(git: Git) -> Upstream | None:
 
 
 def _integrate(git: Git, registry: Registry, upstream: Upstream, *, take_code: bool) -> str:
-    """One try: fetch, merge, push. Raises ``_Again`` where another try may help."""
+    """One try: fetch, merge, push. Raises ``_TryAgainError`` where another try may help."""
     there, here = _fetch(git, upstream), git.resolve("HEAD") or ""
     if there is None or git.ok("merge-base", "--is-ancestor", there, here):
         if there == here:
@@ -204,7 +203,7 @@ def _fetch(git: Git, upstream: Upstream) -> str | None:
     except GitError as error:
         if "couldn't find remote ref" in str(error):
             return None
-        raise _Again(str(error)) from None
+        raise _TryAgainError(str(error)) from None
     return git.resolve(upstream.ref)
 
 
@@ -214,10 +213,10 @@ def _move(git: Git, commit: str, runs: str) -> None:
         git("reset", "--quiet", "--keep", commit)
     except GitError as error:
         if "index.lock" in str(error):
-            raise _Again("another git command is at work here") from None
+            raise _TryAgainError("another git command is at work here") from None
         if f"'{runs}/" in str(error):
             # a job wrote into it in the meantime: it is committed with the next try
-            raise _Again("results changed meanwhile") from None
+            raise _TryAgainError("results changed meanwhile") from None
         raise GitError(f"{error}; commit or stash your changes, then run it again") from None
 
 
@@ -225,7 +224,7 @@ def _push(git: Git, upstream: Upstream, commit: str) -> str:
     try:
         git("push", "--quiet", upstream.remote, f"{commit}:refs/heads/{upstream.remote_branch}")
     except GitError as error:
-        raise _Again(str(error)) from None
+        raise _TryAgainError(str(error)) from None
     return f"pushed to {upstream.remote}/{upstream.remote_branch}"
 
 

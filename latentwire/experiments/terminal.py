@@ -58,7 +58,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]], *, state_
     widths = [max(len(row[index]) for row in [list(head), *texts]) for index in range(len(head))]
     room = _room(widths)
     for number, row in enumerate([list(head), *texts]):
-        cells = [f"{cell:<{width}}" for cell, width in zip(row[:-1], widths[:-1])]  # noqa: B905 -- Python 3.9
+        cells = [f"{cell:<{width}}" for cell, width in zip(row[:-1], widths[:-1])]
         last = row[-1] if room is None or len(row[-1]) <= room else row[-1][: max(room - 1, 1)] + "…"
         if number and state_column is not None:
             cells = [coloured(cell, row[index]) if index == state_column else cell for index, cell in enumerate(cells)]
