@@ -118,7 +118,7 @@ def _unwritable(folder: Path) -> Optional[str]:
             os.fsync(handle)
         finally:
             os.close(handle)
-            os.unlink(name)
+            Path(name).unlink()
     except OSError as error:
         return error.strerror or str(error)
     return None
@@ -226,7 +226,7 @@ def git_findings(root: Path) -> List[Finding]:
     half_done = [name for name in ("rebase-merge", "rebase-apply", "MERGE_HEAD", "CHERRY_PICK_HEAD") if (folder / name).exists()]
     found: List[Finding] = []
     if half_done:
-        text = f"git: a {half_done[0].partition('-')[0].partition('_')[0].lower()} is not finished; finish or abort it, see `git status`"
+        text = "git: a merge, rebase or cherry-pick is not finished; finish or abort it, see `git status`"
         found.append(Finding(PROBLEM, text))
     changed = [line for line in (_git(root, "status", "--porcelain") or "").splitlines() if not line[3:].startswith("runs/")]
     if changed:

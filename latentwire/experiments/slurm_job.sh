@@ -67,6 +67,7 @@ elif command -v nvidia-smi >/dev/null 2>&1; then
 fi
 
 workers=()
+restarts=0
 stopped_by=""
 # shellcheck disable=SC2317  # called by trap
 forward() {{
@@ -78,35 +79,46 @@ forward() {{
 trap 'forward USR2' USR2
 trap 'forward TERM' TERM
 
-start_worker() {{
-  "$python" -m latentwire.cli.app experiments worker "$config" --no-preflight --lease_s "${{LATENTWIRE_LEASE_S:-300}}" "$@" &
-  workers+=($!)
+start_worker() {{ # INDEX
+  local flags=(--no-preflight --lease_s "${{LATENTWIRE_LEASE_S:-300}}")
+  [ ${{#gpus[@]}} -eq 0 ] || flags+=(--gpu "${{gpus[$1]}}")
+  "$python" -m latentwire.cli.app experiments worker "$config" "${{flags[@]}}" &
+  workers[$1]=$!
 }}
 if [ ${{#gpus[@]}} -eq 0 ]; then
   say "no GPU here: one worker on the CPU"
-  start_worker
+  start_worker 0
 else
   say "one worker on each GPU: ${{gpus[*]}}"
-  for gpu in "${{gpus[@]}}"; do start_worker --gpu "$gpu"; done
+  for index in "${{!gpus[@]}}"; do start_worker "$index"; done
 fi
 [ -z "$stopped_by" ] || forward "$stopped_by"
 
 code=0
-for worker in "${{workers[@]}}"; do
-  while :; do
+while [ ${{#workers[@]}} -gt 0 ]; do
+  # in the background, because a signal is heard at once while the shell waits, but not while a command runs
+  sleep 2 &
+  wait $! || true
+  for index in "${{!workers[@]}}"; do
+    if kill -0 "${{workers[$index]}}" 2>/dev/null; then continue; fi
     status=0
-    wait "$worker" || status=$?
-    # a signal to this script ends the waiting early; the worker goes on
-    if [ "$status" -gt 128 ] && kill -0 "$worker" 2>/dev/null; then continue; fi
-    break
+    wait "${{workers[$index]}}" || status=$?
+    unset "workers[$index]"
+    if [ "$status" -gt 128 ] && [ -z "$stopped_by" ] && [ "$restarts" -lt 3 ]; then
+      restarts=$((restarts + 1))
+      say "a worker was killed (exit code $status); starting it again"
+      start_worker "$index"
+    elif [ "$status" -gt "$code" ]; then
+      code=$status
+    fi
   done
-  [ "$status" -le "$code" ] || code=$status
 done
 
 # --------------------------------------------------------------------------------------------------------------- the end
 
 latentwire experiments status || true
-if [ "${{LATENTWIRE_PUSH:-1}}" = 1 ]; then
+# after TERM only seconds are left; the next start brings these results too
+if [ "${{LATENTWIRE_PUSH:-1}}" = 1 ] && [ "$stopped_by" != TERM ]; then
   # only results go out: nothing pulls code into a job
   timeout 90 "$python" telepathy/experiment_registry.py push-results || say "results were not pushed; run \`latentwire experiments sync\` later"
 fi
