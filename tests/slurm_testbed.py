@@ -5,6 +5,7 @@ Debian's packages are downloaded and unpacked into a temporary folder. No munge,
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import platform
@@ -49,6 +50,7 @@ class SlurmTestbed:
         return self
 
     def __exit__(self, *args: object) -> None:
+        self._cancel_all()
         for daemon in reversed(self._daemons):
             daemon.terminate()
         for daemon in reversed(self._daemons):
@@ -84,6 +86,17 @@ class SlurmTestbed:
                 return state
             time.sleep(0.5)
         raise AssertionError(f"job {number} is {state} after {timeout_s:.0f} s, not {' or '.join(states)}")
+
+    def _cancel_all(self) -> None:
+        """Jobs outlive the daemons: none may be left behind."""
+        ask = ["squeue", "--noheader", "--format=%A"]
+        for _ in range(60):
+            seen = subprocess.run(ask, env=self.environment, capture_output=True, text=True, check=False)
+            jobs = seen.stdout.split()
+            if seen.returncode or not jobs:
+                return
+            subprocess.run(["scancel", *jobs], env=self.environment, capture_output=True, check=False)
+            time.sleep(0.5)
 
     # ------------------------------------------------------------------------------------------------------------ set-up
 
@@ -197,7 +210,5 @@ if __name__ == "__main__":  # a Slurm to try things in: python tests/slurm_testb
     with SlurmTestbed(Path(sys.argv[1]).resolve()) as testbed:
         for key in ("SLURM_CONF", "LD_LIBRARY_PATH", "PATH"):
             print(f"export {key}={testbed.environment[key]}", flush=True)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             time.sleep(24 * 3600)
-        except KeyboardInterrupt:
-            pass

@@ -117,7 +117,7 @@ def _findings(config: str, device: str | None) -> list[Finding]:
         needs = suite_needs(suite.model_copy(update={"device": device or suite.device}), root=Path.cwd())
     else:
         run = load_config(config)
-        needs = needs_of({run.task[0]: run}, root=Path.cwd(), device=device)
+        needs = needs_of([run], root=Path.cwd(), device=device)
     return check_place(needs)
 
 

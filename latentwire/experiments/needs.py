@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from latentwire.config import RunConfig
@@ -11,7 +11,7 @@ from latentwire.data.readers import read_task
 from latentwire.data.task import load_task
 from latentwire.errors import LatentWireError
 from latentwire.experiments.place import PROBLEM, Needs
-from latentwire.experiments.plan import Suite, expand, models_of
+from latentwire.experiments.plan import Suite, expand, runs_of
 from latentwire.models.source import EMBEDDED_FOLDER, ModelSource, resolve
 from latentwire.training.plan import RunPlan, plan_run
 
@@ -32,14 +32,12 @@ HUB_TIMEOUT_S = 8.0
 Note = tuple[str, str]
 
 
-def needs_of(
-    runs: Mapping[str, RunConfig], *, root: Path, device: str | None, methods: Sequence[str] = (), count: int = 1
-) -> Needs:
-    """What ``count`` experiments over these runs (task → config) ask for. Models and rows that cannot be had become notes."""
+def needs_of(runs: Sequence[RunConfig], *, root: Path, device: str | None, methods: Sequence[str] = (), count: int = 1) -> Needs:
+    """What ``count`` experiments over these runs ask for. Models and rows that cannot be had become notes."""
     notes = _models(runs)
     plans: list[RunPlan] = []
     # counting the parameters of a large model takes seconds, and tasks share their models
-    distinct = {str((run.sender, run.receiver, run.bridge)): run for run in runs.values()}
+    distinct = {str((run.sender, run.receiver, run.bridge)): run for run in runs}
     for run in () if notes else distinct.values():
         try:
             plans.append(plan_run(run, device=device))
@@ -58,14 +56,14 @@ def needs_of(
 
 def suite_needs(suite: Suite, *, root: Path) -> Needs:
     """What all experiments of a suite ask for."""
-    return needs_of(models_of(suite), root=root, device=suite.device, methods=suite.methods, count=len(expand(suite)))
+    return needs_of(runs_of(suite), root=root, device=suite.device, methods=suite.methods, count=len(expand(suite)))
 
 
-def _gpu_bytes(runs: Mapping[str, RunConfig], plans: Sequence[RunPlan], device: str | None) -> int | None:
+def _gpu_bytes(runs: Sequence[RunConfig], plans: Sequence[RunPlan], device: str | None) -> int | None:
     """None where a CPU will do: asked for, or embedded models only."""
     if not plans:
         return None
-    embedded = all(Path(resolve(*end).location).parent == EMBEDDED_FOLDER for run in runs.values() for end in _ends(run))
+    embedded = all(Path(resolve(*end).location).parent == EMBEDDED_FOLDER for run in runs for end in _ends(run))
     if (device or os.environ.get("LATENTWIRE_DEVICE") or "").startswith(("cpu", "mps")) or embedded:
         return None
     return max(plan.sender_memory_bytes + plan.receiver_memory_bytes + plan.bridge_training_memory_bytes for plan in plans)
@@ -80,10 +78,10 @@ def _ends(run: RunConfig) -> list[tuple[str, str | None]]:
     return [(run.sender.model, run.sender.revision), (run.receiver.model, run.receiver.revision)]
 
 
-def _models(runs: Mapping[str, RunConfig]) -> list[Note]:
+def _models(runs: Sequence[RunConfig]) -> list[Note]:
     """Weights that are neither here nor to be had from the Hub."""
     notes: list[Note] = []
-    for name, revision in dict.fromkeys(end for run in runs.values() for end in _ends(run)):
+    for name, revision in dict.fromkeys(end for run in runs for end in _ends(run)):
         try:
             source = resolve(name, revision)
         except LatentWireError as error:
@@ -129,10 +127,10 @@ def _hub_refuses(source: ModelSource) -> int | str | None:
         return str(getattr(error, "reason", error))
 
 
-def _rows(runs: Mapping[str, RunConfig]) -> list[Note]:
+def _rows(runs: Sequence[RunConfig]) -> list[Note]:
     """Rows of local files that are missing or damaged. Hub data sets are left to the models' check of the network."""
     notes: list[Note] = []
-    for name, run in runs.items():
+    for name, run in {name: item for item in runs for name in item.task}.items():
         task = load_task(name, run.variant)
         if task.config.source.generated is not None or run.data.data_dir is None:
             continue

@@ -41,7 +41,6 @@ for name in sys.argv[1:]:
         found["imports"][name] = f"{type(error).__name__}: {error}"
 try:
     import torch
-    found["torch"] = torch.__version__
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         found["gpus"].append({"name": torch.cuda.get_device_name(index), "free": free, "total": total})

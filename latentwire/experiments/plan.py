@@ -8,7 +8,7 @@ goes on where it stopped.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,9 +194,9 @@ def register(registry: Registry, experiments: Sequence[PlannedExperiment]) -> No
 
 def _bridge_experiments(suite: Suite) -> Iterator[PlannedExperiment]:
     for task in suite.tasks:
-        for label, settings in suite.bridges.items():
+        for label in suite.bridges:
             for seed in suite.seeds:
-                bridge = [f"bridge.{key}={_as_yaml(value)}" for key, value in settings.items()]
+                bridge = _bridge(suite, label)
                 short = f"{_stem(task)}-{label}-seed{seed}"
                 folder = f"runs/{suite.name}/{short}"
                 overrides = [*_overrides(suite, task), *bridge, f"seed={seed}"]
@@ -233,8 +233,7 @@ def _transfers(suite: Suite) -> Iterator[PlannedExperiment]:
             for seed in suite.seeds:
                 trained = f"{_stem(transfer.trained_on)}-{transfer.bridge}-seed{seed}"
                 short = f"{_stem(task)}-{transfer.bridge}_of_{_stem(transfer.trained_on)}-seed{seed}"
-                bridge = [f"bridge.{key}={_as_yaml(value)}" for key, value in suite.bridges[transfer.bridge].items()]
-                overrides = [*_overrides(suite, transfer.trained_on), *bridge, f"seed={seed}"]
+                overrides = [*_overrides(suite, transfer.trained_on), *_bridge(suite, transfer.bridge), f"seed={seed}"]
                 command = (
                     *("telepathy/eval_telepathy.py", "--checkpoint", f"runs/{suite.name}/{trained}", "--dataset", task),
                     *("--output_dir", f"runs/{suite.name}/{short}", "--method", "bridge"),
@@ -302,6 +301,10 @@ def _overrides(suite: Suite, task: str) -> list[str]:
     return [f"task={task}", *suite.overrides, *suite.task_overrides.get(task, ())]
 
 
+def _bridge(suite: Suite, label: str) -> list[str]:
+    return [f"bridge.{key}={_as_yaml(value)}" for key, value in suite.bridges[label].items()]
+
+
 def _set(overrides: Sequence[str]) -> list[str]:
     return [part for override in overrides for part in ("--set", override)]
 
@@ -314,8 +317,7 @@ def _stem(task: str) -> str:
     return Path(task).stem
 
 
-def models_of(suite: Suite) -> Mapping[str, RunConfig]:
-    """One run config for every task of the suite: enough to know models, rows and memory."""
-    largest = max(suite.bridges.values(), key=lambda settings: json.dumps(settings), default=None)
-    bridge = [] if largest is None else [f"bridge.{key}={_as_yaml(value)}" for key, value in largest.items()]
-    return {task: load_config(suite.config, [*_overrides(suite, task), *bridge]) for task in suite.tasks}
+def runs_of(suite: Suite) -> list[RunConfig]:
+    """Run configs that together name everything a suite needs: every task, and every bridge on the first of them."""
+    runs = [load_config(suite.config, [*_overrides(suite, suite.tasks[0]), *_bridge(suite, label)]) for label in suite.bridges]
+    return runs + [load_config(suite.config, _overrides(suite, task)) for task in suite.tasks[len(runs) > 0 :]]

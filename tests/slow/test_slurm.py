@@ -38,7 +38,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmTestbed]:
 def submit(slurm: SlurmTestbed, folder: Path, *, gpus: int) -> str:
     """The number of the job; flags stand in for what this cluster lacks."""
     flags = ["--partition=debug", f"--gpus={gpus}", "--cpus-per-task=1", "--mem=1000", "--time=55", "--parsable"]
-    more = {**environment(folder), "PATH": slurm.environment["PATH"], "LATENTWIRE_LEASE_S": "60"}
+    more = {**environment(folder), "PATH": slurm.environment["PATH"], "LATENTWIRE_LEASE_S": "30"}
     return slurm("sbatch", *flags, SCRIPT, SUITE, folder=folder, more=more).strip()
 
 
