@@ -24,16 +24,25 @@ GPU = typer.Option(None, "--gpu", help="CUDA_VISIBLE_DEVICES of the commands, fo
 MOST = typer.Option(None, "--max", min=1, help="Run at most so many experiments.")
 LEASE_S = typer.Option(300.0, "--lease_s", min=1.0, help="Seconds that a claim lives without a heartbeat.")
 TIMEOUT_S = typer.Option(None, "--timeout_s", min=1.0, help="Seconds after which an experiment is ended and has failed.")
+PREFLIGHT_FIRST = typer.Option(False, "--preflight", help="Check the place first; register nothing where it is not ready.")
 PREFLIGHT = typer.Option(True, "--preflight/--no-preflight", help="Check the place before the first experiment.")
 DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N; default: that of the suite.")
 JSON = typer.Option(False, "--json", help="Print JSON on stdout.")
 
 
 @app.command("plan")
-def plan(config: str = SUITE, dry_run: bool = DRY_RUN, quiet: bool = QUIET, as_json: bool = JSON) -> None:
+def plan(
+    config: str = SUITE,
+    dry_run: bool = DRY_RUN,
+    preflight: bool = PREFLIGHT_FIRST,
+    quiet: bool = QUIET,
+    as_json: bool = JSON,
+) -> None:
     """Write the experiments of a suite into the registry (those it has stay as they are) and list them, longest first."""
     from latentwire.experiments.plan import expand, load_suite, register
 
+    if preflight:
+        _refuse(_findings(config, None))
     suite = load_suite(config)
     experiments = expand(suite)
     if not dry_run:

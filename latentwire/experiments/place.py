@@ -13,10 +13,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 PROBLEM, WARNING = "problem", "warning"
 #: environment variables that name caches and scratch, with what falls to their place when they are not set
@@ -40,7 +41,7 @@ for name in sys.argv[1:]:
     except BaseException as error:
         found["imports"][name] = f"{type(error).__name__}: {error}"
 try:
-    import torch
+    torch = sys.modules["torch"]
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         found["gpus"].append({"name": torch.cuda.get_device_name(index), "free": free, "total": total})
@@ -57,9 +58,9 @@ class Needs:
     root: Path
     run_bytes: int = 0
     cache_bytes: int = 0
-    gpu_bytes: Optional[int] = None
-    modules: Tuple[str, ...] = ("torch", "transformers", "safetensors")
-    notes: Tuple[Tuple[str, str], ...] = field(default=())
+    gpu_bytes: int | None = None
+    modules: tuple[str, ...] = ("torch", "transformers", "safetensors")
+    notes: tuple[tuple[str, str], ...] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Finding:
     text: str
 
 
-def check_place(needs: Needs, *, environment: Optional[Mapping[str, str]] = None) -> List[Finding]:
+def check_place(needs: Needs, *, environment: Optional[Mapping[str, str]] = None) -> list[Finding]:
     """Everything that is wrong here, problems first. An empty list: go on."""
     environ: Mapping[str, str] = os.environ if environment is None else environment
     found = [Finding(level, text) for level, text in needs.notes]
@@ -84,14 +85,14 @@ def check_place(needs: Needs, *, environment: Optional[Mapping[str, str]] = None
 # ----------------------------------------------------------------------------------------------------------------- disk
 
 
-def _folders(needs: Needs, environ: Mapping[str, str]) -> List[Finding]:
+def _folders(needs: Needs, environ: Mapping[str, str]) -> list[Finding]:
     """Caches, scratch and ``runs/`` can be written, and the disks they are on have room."""
-    wanted: List[Tuple[str, Path, int]] = [("runs", needs.root / "runs", needs.run_bytes)]
+    wanted: list[tuple[str, Path, int]] = [("runs", needs.root / "runs", needs.run_bytes)]
     for variable, default in CACHES:
         folder = Path(environ.get(variable) or default).expanduser()
         wanted.append((variable, folder, needs.cache_bytes if variable == "LATENTWIRE_CACHE" else 0))
-    found: List[Finding] = []
-    needed_by_disk: Dict[int, Tuple[int, Path]] = {}
+    found: list[Finding] = []
+    needed_by_disk: dict[int, tuple[int, Path]] = {}
     for name, folder, size in wanted:
         problem = _unwritable(folder)
         if problem is not None:
@@ -107,7 +108,7 @@ def _folders(needs: Needs, environ: Mapping[str, str]) -> List[Finding]:
     return found
 
 
-def _unwritable(folder: Path) -> Optional[str]:
+def _unwritable(folder: Path) -> str | None:
     """Why a file cannot be written in ``folder`` (created where it is missing), or None."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,9 +137,9 @@ def _gib(count: int) -> str:
 # ---------------------------------------------------------------------------------------------------------- environment
 
 
-def _versions() -> List[Finding]:
+def _versions() -> list[Finding]:
     """The installed packages against what LatentWire declares; extras are left to those who use them."""
-    found: List[Finding] = []
+    found: list[Finding] = []
     try:
         wanted = requires("latentwire") or []
     except PackageNotFoundError:
@@ -168,13 +169,13 @@ def _fits(present: str, wanted: str) -> bool:
     return True
 
 
-def _numbers(text: str) -> Tuple[int, ...]:
+def _numbers(text: str) -> tuple[int, ...]:
     """``2.13.0+cu128`` → (2, 13, 0)."""
     found = re.match(r"\d+(?:\.\d+)*", text)
     return tuple(int(part) for part in found.group().split(".")) if found else ()
 
 
-def _probe(needs: Needs, environ: Mapping[str, str]) -> List[Finding]:
+def _probe(needs: Needs, environ: Mapping[str, str]) -> list[Finding]:
     """Imports for real and looks at the GPU, in a process of its own: nothing stays allocated here."""
     command = [sys.executable, "-c", _PROBE, *needs.modules]
     try:
@@ -182,7 +183,7 @@ def _probe(needs: Needs, environ: Mapping[str, str]) -> List[Finding]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return [Finding(PROBLEM, f"{sys.executable} cannot be started ({type(error).__name__}); run `make setup`")]
     try:
-        seen: Dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        seen: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         return [
@@ -195,7 +196,7 @@ def _probe(needs: Needs, environ: Mapping[str, str]) -> List[Finding]:
     return found + _gpus(needs, seen)
 
 
-def _gpus(needs: Needs, seen: Mapping[str, Any]) -> List[Finding]:
+def _gpus(needs: Needs, seen: Mapping[str, Any]) -> list[Finding]:
     if needs.gpu_bytes is None:
         return []
     wanted = int(needs.gpu_bytes * (1 + GPU_OVERHEAD_SHARE)) + GPU_OVERHEAD_BYTES
@@ -216,14 +217,14 @@ def _one_line(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------------------ git
 
 
-def git_findings(root: Path) -> List[Finding]:
+def git_findings(root: Path) -> list[Finding]:
     """Whether results can go back through git: a checkout, no merge left half-done; uncommitted code is worth a warning."""
     inside = _git(root, "rev-parse", "--git-dir")
     if inside is None:
         return [Finding(WARNING, f"{str(root)!r} is no git checkout; results stay here and say no commit")]
     folder = Path(inside) if Path(inside).is_absolute() else root / inside
     half_done = [name for name in ("rebase-merge", "rebase-apply", "MERGE_HEAD", "CHERRY_PICK_HEAD") if (folder / name).exists()]
-    found: List[Finding] = []
+    found: list[Finding] = []
     if half_done:
         text = "git: a merge, rebase or cherry-pick is not finished; finish or abort it, see `git status`"
         found.append(Finding(PROBLEM, text))
@@ -238,7 +239,7 @@ def git_findings(root: Path) -> List[Finding]:
     return found
 
 
-def _git(root: Path, *arguments: str) -> Optional[str]:
+def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", *arguments], cwd=str(root), capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -246,6 +247,6 @@ def _git(root: Path, *arguments: str) -> Optional[str]:
     return done.stdout.rstrip("\n") if done.returncode == 0 else None
 
 
-def problems(findings: Sequence[Finding]) -> List[str]:
+def problems(findings: Sequence[Finding]) -> list[str]:
     """The texts of those findings that keep experiments from starting."""
     return [item.text for item in findings if item.level == PROBLEM]

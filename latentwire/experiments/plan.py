@@ -35,7 +35,7 @@ WRITING = ("text_relay", "cot_relay", "answer_text")
 class Cost(Schema):
     """What an experiment takes on the hardware that the suite is meant for; the order of work follows from it."""
 
-    start_s: float = Field(90, ge=0, description="loading of models and rows")
+    start_s: float = Field(90.0, ge=0, description="loading of models and rows")
     step_s: float = Field(0.4, ge=0, description="one training step")
     row_s: float = Field(0.02, ge=0, description="one answered row")
     written_row_s: float = Field(0.8, ge=0, description="one row of a method that writes a text first")
@@ -56,7 +56,7 @@ class Extra(Schema):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     command: tuple[str, ...] = Field(min_length=1)
     result_file: str
-    expected_s: float = Field(600, ge=0)
+    expected_s: float = Field(600.0, ge=0)
 
 
 class Suite(Schema):
@@ -250,7 +250,7 @@ def _extras(suite: Suite) -> Iterator[PlannedExperiment]:
             name=f"{suite.name}-{extra.name}",
             config={"experiment": _about(suite, kind="extra", method=extra.name, command=list(extra.command))},
             command=extra.command,
-            run_folder=str(Path(extra.result_file).parent),
+            run_folder=Path(extra.result_file).parent.as_posix(),
             expected_s=extra.expected_s,
             result_file=extra.result_file,
         )

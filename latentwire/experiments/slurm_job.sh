@@ -54,8 +54,7 @@ if [ -z "$python" ]; then
 fi
 latentwire() {{ "$python" -m latentwire.cli.app "$@"; }}
 
-latentwire experiments preflight "$config" || stop "this place is not ready (see above); no experiment was touched"
-latentwire experiments plan "$config" --quiet
+latentwire experiments plan "$config" --preflight --quiet || stop "not ready (see above); no experiment was touched"
 
 # ------------------------------------------------------------------------------------------------------------ the workers
 

@@ -1,0 +1,115 @@
+"""Job scripts: the committed one is what is rendered, flags and cluster files decide it, and it is sound bash."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from latentwire.cli.app import main
+from latentwire.experiments.slurm import Cluster, changed, directives, load_cluster, render
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMITTED = "telepathy/submit_reasoning_final.slurm"
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def clusters() -> list[str]:
+    return sorted(path.stem for path in (ROOT / "configs/clusters").glob("*.yaml"))
+
+
+def shellcheck() -> str:
+    beside = Path(sys.executable).with_name("shellcheck")
+    program = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if program is None:
+        pytest.skip("no shellcheck here; `make setup` installs it")
+    return program
+
+
+def test_the_committed_script_is_the_rendered_one() -> None:
+    assert Path(COMMITTED).read_text() == render("configs/paper.yaml", load_cluster("marlowe"), script=COMMITTED), (
+        f"render it again: latentwire slurm render configs/paper.yaml --cluster marlowe --out {COMMITTED}"
+    )
+
+
+def test_the_committed_script_names_the_papers_cluster() -> None:
+    text = Path(COMMITTED).read_text()
+    for line in ("--account=marlowe-m000066", "--partition=preempt", "--requeue", "--signal=B:USR2@120", "--open-mode=append"):
+        assert f"#SBATCH {line}\n" in text
+    assert "${LATENTWIRE_WORKDIR:-/projects/m000066/sujinesh/LatentWire}" in text
+    assert "${LATENTWIRE_SCRATCH:-/scratch/m000066/" in text
+    assert "config=${1:-configs/paper.yaml}" in text
+
+
+@pytest.mark.parametrize("cluster", clusters())
+def test_scripts_pass_shellcheck(cluster: str, tmp_path: Path) -> None:
+    script = tmp_path / "job.slurm"
+    script.write_text(render("configs/paper.yaml", load_cluster(cluster)))
+    done = subprocess.run([shellcheck(), str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_library_knows_no_cluster() -> None:
+    for path in (ROOT / "latentwire").rglob("*"):
+        if path.suffix in (".py", ".sh"):
+            assert "marlowe-" not in path.read_text(), path
+            assert "m000066" not in path.read_text(), path
+
+
+def test_flags_stand_in_the_place_of_the_clusters_file() -> None:
+    place = changed(load_cluster("marlowe"), account="mine", partition="gpu", gpus=4, time="1-00:00:00")
+    lines = directives("configs/paper.yaml", place)
+    assert {"--account=mine", "--partition=gpu", "--gpus=4", "--time=1-00:00:00", "--cpus-per-task=32", "--mem=400G"} <= set(lines)
+
+
+def test_no_gpu_asks_for_none() -> None:
+    lines = directives("configs/paper_nano.yaml", Cluster(name="cpu", gpus=0))
+    assert not [line for line in lines if line.startswith(("--gpus", "--account", "--partition"))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--cluster", "marlow"], "did you mean marlowe"),
+        (["--time", "soon"], "time"),
+        (["--gpus", "-1"], "gpus"),
+    ],
+)
+def test_what_does_not_fit_is_named(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["slurm", "render", "configs/paper_nano.yaml", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert named in said
+    assert said.count("\n") == 1
+
+
+def test_submit_says_what_to_do_without_sbatch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["slurm", "submit", "configs/paper_nano.yaml", "--cluster", "generic"]) == 1
+    assert "sbatch runs/slurm/paper_nano.slurm configs/paper_nano.yaml" in capsys.readouterr().err
+    assert main(["slurm", "submit", "configs/paper_nano.yaml", "--dry-run"]) == 0
+    assert "#SBATCH --gpus=1" in capsys.readouterr().out
+
+
+def test_submit_hands_the_script_to_sbatch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    program = tmp_path / "sbatch"
+    program.write_text('#!/bin/sh\necho "Submitted batch job 7: $*"; test -f "$1"\n')
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert main(["slurm", "submit", "configs/paper_nano.yaml", "--gpus", "0"]) == 0
+    assert capsys.readouterr().out == "Submitted batch job 7: runs/slurm/paper_nano.slurm configs/paper_nano.yaml\n"
+    assert "--gpus" not in (tmp_path / "runs/slurm/paper_nano.slurm").read_text().split("set -euo")[0]
