@@ -31,6 +31,11 @@ def derangement(count: int, seed: int = 0) -> list[int]:
     return partner
 
 
+def applicable(controls: Sequence[str], rows: int) -> tuple[str, ...]:
+    """The controls that make sense over so many rows: a single row has no other row's message."""
+    return tuple(control for control in controls if rows > 1 or control != "shuffled")
+
+
 def build_control(name: str, examples: Sequence[Example], seed: int = 0) -> Control:
     """The control over a whole evaluation set. ``shuffled`` and ``noise`` depend on the rows, not on their batches."""
     if name == "zero":
@@ -45,10 +50,11 @@ def build_control(name: str, examples: Sequence[Example], seed: int = 0) -> Cont
 
 
 def _noise(soft: SoftTokens, ids: Sequence[str], seed: int) -> SoftTokens:
-    rows = []
-    for row_id in ids:
+    vectors = torch.zeros_like(soft.vectors)
+    for row, row_id in enumerate(ids):
         generator = torch.Generator().manual_seed(stable_hash(f"noise:{seed}:{row_id}") >> 1)
-        rows.append(torch.randn(soft.vectors.shape[1:], generator=generator))
-    noise = torch.stack(rows).to(soft.vectors)
-    norms = soft.vectors.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
-    return SoftTokens(noise * norms, soft.mask)
+        own = soft.vectors[row][soft.mask[row]]
+        # drawn in the row's own shape: what is drawn in another shape differs in its last values
+        noise = torch.randn(own.shape, generator=generator).to(own)
+        vectors[row][soft.mask[row]] = noise * (own.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True))
+    return SoftTokens(vectors, soft.mask)

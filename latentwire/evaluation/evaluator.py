@@ -16,7 +16,7 @@ from typing import Any
 from latentwire.data.task import Example, Task
 from latentwire.errors import DataError
 from latentwire.evaluation.checks import check_predictions
-from latentwire.evaluation.controls import build_control
+from latentwire.evaluation.controls import applicable, build_control
 from latentwire.evaluation.metrics import METRICS
 from latentwire.evaluation.predictions import SCHEMA_VERSION, PredictionHeader, PredictionRecord, Predictions
 from latentwire.evaluation.results import ResultRow
@@ -86,7 +86,7 @@ def answer_task(
     """The predictions of every method and control, one after the other, so that each can be kept as soon as it is there."""
     latencies = measure_latencies(task, examples, methods, settings) if settings.latency_rows else {}
     for method in methods:
-        for control in (None, *(method.controls if settings.with_controls else ())):
+        for control in (None, *(applicable(method.controls, len(examples)) if settings.with_controls else ())):
             records = predict_all(task, examples, method, control, settings, advance=advance)
             latency = latencies.get(method.label) if control is None else None
             yield describe(task, examples, records, method, control, origin=origin, latency_ms=latency)

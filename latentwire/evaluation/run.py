@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from latentwire.data.readers import read_task
 from latentwire.data.task import Example, Task, load_task
 from latentwire.errors import ArtefactError, UsageError
 from latentwire.evaluation.evaluator import Advance, EvaluationSettings, Origin, answer_task, prompt_hash
-from latentwire.evaluation.predictions import write_predictions
+from latentwire.evaluation.predictions import find_predictions, read_header, write_predictions
 from latentwire.evaluation.results import ResultRow, Results, RunInfo, state_of, write_results
 from latentwire.evaluation.rows import result_rows
 from latentwire.files import digest, file_digest, read_json
@@ -118,6 +118,7 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
         for predictions in answer_task(task, examples, built, settings=request.settings, origin=origin, advance=advance):
             write_predictions(request.result_path.parent, *predictions)
             rows += result_rows(*predictions)
+    _remove_outdated(request.result_path.parent, {task.name: digest(weights, hashes[task.name])[:16] for task, _ in rows_of})
     info = RunInfo(
         state=state_of(rows),
         config=config.model_dump(mode="json"),
@@ -136,3 +137,16 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
         prompt_hashes=hashes,
     )
     return write_results(request.result_path, info, rows)
+
+
+def _remove_outdated(folder: Path, identities: Mapping[str, str]) -> None:
+    """Removes predictions of these tasks that an earlier evaluation made of other rows or another bridge: a table of the folder
+    must not mix them in.
+    """
+    for path in find_predictions(folder):
+        try:
+            header = read_header(path)
+        except ArtefactError:  # whoever reads it will say what is wrong with it
+            continue
+        if identities.get(header["task"], header["identity"]) != header["identity"]:
+            path.unlink()

@@ -17,6 +17,7 @@ from latentwire.data.budget import describe_cuts, fit_rows
 from latentwire.data.readers import TaskRows, count_overlap, read_task
 from latentwire.data.task import Task, load_task
 from latentwire.errors import ArtefactError, StoppedEarlyError, UsageError
+from latentwire.evaluation.controls import applicable
 from latentwire.evaluation.evaluator import Advance, EvaluationSettings, Origin, describe, predict_all, prompt_hash
 from latentwire.evaluation.predictions import Predictions, prediction_path, read_predictions, write_predictions
 from latentwire.evaluation.results import ResultRow, Results, RunInfo, state_of, write_results
@@ -154,7 +155,8 @@ def _budget(data: _TaskData) -> str:
 
 def _answered(request: SuiteRequest, parts: Parts, data: _TaskData, name: str, method: Method, seed: int) -> Iterator[Predictions]:
     """Predictions of one method and its controls: those on disk where they still fit, else made now."""
-    controls = (None, *(method.controls if request.evaluation.with_controls else ()))
+    possible = applicable(method.controls, len(data.test.examples)) if request.evaluation.with_controls else ()
+    controls = (None, *possible)
     origin = Origin(
         data.test.split,
         seed,

@@ -24,8 +24,8 @@ class Lora(ReceiverText):
             data.config.receiver, rank=settings.rank, dora=self.weight_decomposed, seed=data.seed, device=data.device
         )
         return {"rank": settings.rank} | fit_learner(
-            self.learner, data.config, data.train, data.validation, seed=data.seed, lr=settings.adapter_lr, steps=settings.tuning_steps,
-            folder=data.folder, should_stop=data.should_stop,
+            self.learner, data.config, data.train, data.validation, seed=data.seed, lr=settings.adapter_lr,
+            steps=settings.tuning_steps, folder=data.folder, should_stop=data.should_stop,
         )  # fmt: skip
 
     @property

@@ -25,8 +25,8 @@ class PromptTuning(Method):
         settings = self.parts.settings
         self.learner = PromptLearner(self.parts.receiver, tokens=settings.virtual_tokens, aware=self.aware, seed=data.seed)
         return {"virtual_tokens": settings.virtual_tokens} | fit_learner(
-            self.learner, data.config, data.train, data.validation, seed=data.seed, lr=settings.prompt_lr, steps=settings.tuning_steps,
-            folder=data.folder, should_stop=data.should_stop,
+            self.learner, data.config, data.train, data.validation, seed=data.seed, lr=settings.prompt_lr,
+            steps=settings.tuning_steps, folder=data.folder, should_stop=data.should_stop,
         )  # fmt: skip
 
     @torch.no_grad()

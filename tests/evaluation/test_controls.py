@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from latentwire.data.readers import read_task
 from latentwire.data.task import load_task
 from latentwire.errors import UnknownNameError
-from latentwire.evaluation.controls import build_control, derangement
+from latentwire.evaluation.controls import applicable, build_control, derangement
 from latentwire.models.receiver import SoftTokens
 
 
@@ -45,6 +45,23 @@ def test_noise_keeps_the_norms_and_nothing_else() -> None:
     alone = control.replace_vectors(message[1:2], ["b"])
     assert isinstance(alone, SoftTokens)
     torch.testing.assert_close(alone.vectors[0], noise.vectors[1])
+
+
+def test_noise_of_a_row_does_not_depend_on_how_long_its_neighbours_are() -> None:
+    control = build_control("noise", ())
+    assert control.replace_vectors is not None
+    message = soft(1)
+    longer = SoftTokens(torch.nn.functional.pad(message.vectors, (0, 0, 0, 4)), torch.nn.functional.pad(message.mask, (0, 4)))
+    own, padded = (control.replace_vectors(tokens, ["a"]) for tokens in (message, longer))
+    assert isinstance(own, SoftTokens)
+    assert isinstance(padded, SoftTokens)
+    assert torch.equal(padded.vectors[padded.mask], own.vectors[own.mask])
+    assert not padded.vectors[~padded.mask].any()
+
+
+def test_a_single_row_is_not_shuffled_with_itself() -> None:
+    assert applicable(("zero", "shuffled", "noise"), 1) == ("zero", "noise")
+    assert applicable(("zero", "shuffled"), 2) == ("zero", "shuffled")
 
 
 def test_zero_is_zero() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from latentwire.data.task import Example, load_task
 from latentwire.errors import ArtefactError, MismatchError, UnknownNameError
 from latentwire.evaluation.evaluator import EvaluationSettings, evaluate_task
 from latentwire.evaluation.metrics import METRICS
+from latentwire.evaluation.predictions import find_predictions
 from latentwire.evaluation.results import read_results
 from latentwire.evaluation.run import EvaluationRequest, evaluate_run, load_parts
 from latentwire.methods import METHODS, build_method, method_class
@@ -105,6 +107,14 @@ def test_result_rows_carry_all_that_is_needed_to_believe_them(run_folder: Path) 
     relay = next(row for row in record if row["method"] == "text_relay" and row["subset"] == "all")
     bridge = next(row for row in record if row["method"] == "bridge:pooled" and row["control"] is None and row["subset"] == "all")
     assert relay["message_bytes"] < bridge["message_bytes"] == bridge["message_tokens"] * NANO_SPECS["nano-mistral"].hidden_size * 4
+
+
+def test_an_evaluation_of_other_rows_leaves_no_answers_to_the_old_ones(run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    request = EvaluationRequest(run_folder, tasks=["tinyworld_topic"], max_rows=6, device="cpu", settings=QUICK, out=out)
+    evaluate_run(request)
+    evaluate_run(replace(request, methods=["bridge"], max_rows=4))
+    assert {path.stem.split("-")[0] for path in find_predictions(tmp_path)} == {"bridge"}
 
 
 def test_results_do_not_depend_on_the_batch_size(parts: Parts) -> None:
