@@ -87,6 +87,10 @@ class Leases:
             return []
         return sorted({int(entry[:-6]) for entry in names if entry.endswith(".lease") and entry[:-6].isdigit()})
 
+    def open(self, name: str) -> list[int]:
+        """Generations that nobody has ended, whether their holder lives or not."""
+        return [generation for generation in self.generations(name) if not self.is_closed(name, generation)]
+
     def create(self, name: str, generation: int, lease: Lease) -> bool:
         """Claims this generation. Returns False where somebody else has it."""
         text = json.dumps(asdict(lease)) + "\n"
