@@ -30,9 +30,9 @@ class Git:
         self.folder = folder
         self.environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
         self.folder = Path(self("rev-parse", "--show-toplevel").strip())
-        for role in ("AUTHOR", "COMMITTER"):
-            for key, value in _FALLBACK_NAME.items():
-                if not self.ok("config", f"user.{key.lower()}"):
+        if not self.ok("var", "GIT_COMMITTER_IDENT"):  # a node where nobody has told git who they are
+            for role in ("AUTHOR", "COMMITTER"):
+                for key, value in _FALLBACK_NAME.items():
                     self.environment.setdefault(f"GIT_{role}_{key}", value)
 
     def __call__(self, *arguments: str, stdin: str | None = None, index: Path | None = None) -> str:
@@ -74,20 +74,20 @@ class Git:
         """Whether two trees differ in these paths."""
         return bool(self("diff-tree", "-r", "--name-only", one, other, "--", *paths))
 
-    def blobs(self, revision: str, paths: Sequence[str]) -> dict[str, bytes]:
-        """Content of files of a revision by path, in one call; those that do not exist are left out."""
-        if not paths:
+    def blobs(self, objects: Mapping[str, str]) -> dict[str, bytes]:
+        """Key → object id or ``revision:path`` in; key → content out, in one call. What does not exist is left out."""
+        if not objects:
             return {}
-        content = self.output("cat-file", "--batch", stdin="".join(f"{revision}:{path}\n" for path in paths))
+        content = self.output("cat-file", "--batch", stdin="".join(f"{name}\n" for name in objects.values()))
         found, position = {}, 0
-        for path in paths:
-            head, _, _ = content[position:].partition(b"\n")
-            position += len(head) + 1
-            words = head.split()
+        for key in objects:
+            end = content.index(b"\n", position)
+            words = content[position:end].split()
+            position = end + 1
             if words[-1] == b"missing":
                 continue
             size = int(words[-1])
-            found[path] = content[position : position + size]
+            found[key] = content[position : position + size]
             position += size + 1
         return found
 

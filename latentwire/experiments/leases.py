@@ -55,7 +55,6 @@ class Leases:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._probe = layout.leases / f".probe-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self._place: str | None = None
 
     def place(self) -> str:
@@ -68,14 +67,15 @@ class Leases:
 
     def now_s(self) -> float:
         """The file server's time, in seconds: the clocks of the machines that compare it may differ by minutes."""
+        probe = self.layout.leases / f".probe-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         try:
             self.layout.leases.mkdir(parents=True, exist_ok=True)
             try:
-                self._probe.touch()
-                os.utime(self._probe)
-                return self._probe.stat().st_mtime_ns / 1e9
+                probe.touch()
+                os.utime(probe)  # as a heartbeat does it, so that both times come from the same clock
+                return probe.stat().st_mtime_ns / 1e9
             finally:
-                self._probe.unlink(missing_ok=True)
+                probe.unlink(missing_ok=True)
         except OSError as error:
             raise LatentWireError(f"cannot write into {str(self.layout.leases)!r}: {error.strerror}; claims need it") from error
 
@@ -86,6 +86,10 @@ class Leases:
         except FileNotFoundError:
             return []
         return sorted({int(entry[:-6]) for entry in names if entry.endswith(".lease") and entry[:-6].isdigit()})
+
+    def open(self, name: str) -> list[int]:
+        """Generations that nobody has ended, whether their holder lives or not."""
+        return [generation for generation in self.generations(name) if not self.is_closed(name, generation)]
 
     def create(self, name: str, generation: int, lease: Lease) -> bool:
         """Claims this generation. Returns False where somebody else has it."""

@@ -12,7 +12,24 @@ from latentwire.experiments.events import Event, parse_event, read_events
 from latentwire.experiments.fold import Folded, fold
 from latentwire.experiments.git import Git, GitError
 from latentwire.experiments.registry import Registry
-from latentwire.experiments.view import entry_lines, view_line, view_text
+from latentwire.experiments.view import view_line, view_text
+
+
+def view_of(git: Git, runs: str, tree: str) -> str:
+    """The view that fits the events in a tree, neither older nor newer: a checkout of it has nothing to repair."""
+    blobs: dict[str, str] = {}
+    for line in git("ls-tree", "-r", "-z", tree, "--", f"{runs}/registry").split("\0")[:-1]:
+        about, path = line.split("\t", 1)
+        blobs[path] = about.split()[2]
+    events: dict[str, list[Event]] = {}
+    for path, content in git.blobs(blobs).items():
+        name, _, file_name = path[len(f"{runs}/registry/") :].partition("/")
+        try:
+            events.setdefault(name, []).append(parse_event(file_name, content))
+        except ValueError:
+            continue  # set aside and named when it is read in a checkout
+    folded = (fold(name, events[name], note=lambda line: None) for name in sorted(events))
+    return view_text(view_line(item.experiment, item.deciding) for item in folded)
 
 
 class RunsMerge:
@@ -39,18 +56,6 @@ class RunsMerge:
             return {path: there}
         kept, other = (here, there) if self._is_ours(path) else (there, here)
         return {path: kept, f"{path}.other-{other[:8]}": other}
-
-    def view(self, tree: str) -> Mapping[str, str]:
-        """The view of the merged registry, as a path and its blob."""
-        texts = self.git.blobs(self.there, [self.view_path]), self.git.blobs(self.here, [self.view_path])
-        theirs, ours = (entry_lines(text.get(self.view_path, b"").decode("utf-8", "replace")) for text in texts)
-        lines = {**theirs, **ours}
-        for name in set(lines) | set(self._incoming):
-            if theirs.get(name) != ours.get(name):
-                folded = self._fold(name)
-                lines[name] = view_line(folded.experiment, folded.deciding)
-        text = view_text(line for _, line in sorted(lines.items()))
-        return {self.view_path: self.git.add_blob(text.encode())} if lines else {}
 
     def _is_ours(self, path: str) -> bool:
         """Whether the attempt that decides was made in this checkout; what belongs to no experiment is taken from upstream."""
@@ -79,7 +84,8 @@ class RunsMerge:
         flags = ("--no-renames", "--diff-filter=A", "--name-only", "-r", "-z")
         listed = self.git("diff-tree", *flags, self.here, self.there, "--", registry)
         found: dict[str, list[Event]] = {}
-        for path, content in self.git.blobs(self.there, listed.split("\0")[:-1]).items():
+        blobs = {path: f"{self.there}:{path}" for path in listed.split("\0")[:-1]}
+        for path, content in self.git.blobs(blobs).items():
             name, _, file_name = path[len(registry) + 1 :].partition("/")
             try:
                 found.setdefault(name, []).append(parse_event(file_name, content))

@@ -159,16 +159,15 @@ class Registry:
         folded = self._fold(name)
         if not self._decide(name, folded)[0]:
             return None
-        generations = self.leases.generations(name)
-        latest = generations[-1] if generations else 0
-        if latest and not self.leases.is_closed(name, latest) and not self._end_as_lost(name, latest, "its lease was over"):
+        if not all(self._end_as_lost(name, generation, "its lease was over") for generation in self.leases.open(name)):
             return None
         folded = self._fold(name)
-        generation = max(folded.highest_generation, latest) + 1
+        generation = max(folded.highest_generation, *self.leases.generations(name), 0) + 1
         lease, start = self._lease(folded, lease_s=lease_s, gpu=gpu, job=job_id, log=log, pid=pid)
         if not self.leases.create(name, generation, lease):
             return None
-        # whatever arrived between the first look and the lease, for instance by git, is seen now
+        # Whatever came between the first look and the lease is seen now: events, by git, and leases of others who looked at another
+        # moment and so made another generation. Of two that overlap, at least one sees the other and gives way.
         folded = self._fold(name)
         if folded.highest_generation >= generation or not self._decide(name, folded, mine=generation)[0]:
             self.leases.close(name, generation, by=lease.owner, event=None)
@@ -311,14 +310,12 @@ class Registry:
         return retry_reason(folded)
 
     def _held(self, name: str, *, but: int | None = None) -> str | None:
-        """Who holds the newest lease of this checkout, or None where it is over or given back."""
-        generations = [generation for generation in self.leases.generations(name) if generation != but]
-        if not generations or self.leases.is_closed(name, generations[-1]):
-            return None
-        lease = self.leases.read(name, generations[-1])
-        if lease is None or self._is_over(name, generations[-1], lease):
-            return None
-        return f"running on {lease.host}" + (f", job {lease.job_id}" if lease.job_id else "")
+        """Who holds a lease of this checkout, or None where all are over or given back."""
+        for generation in self.leases.open(name):
+            lease = self.leases.read(name, generation) if generation != but else None
+            if lease is not None and not self._is_over(name, generation, lease):
+                return f"running on {lease.host}" + (f", job {lease.job_id}" if lease.job_id else "")
+        return None
 
     def _is_over(self, name: str, generation: int, lease: Lease) -> bool:
         if not self.leases.over(name, generation, lease):
@@ -359,9 +356,6 @@ class Registry:
         lease = self.leases.read(claim.name, claim.generation)
         if lease is not None and lease.owner not in (claim.owner, ""):
             raise self._stale(claim, "it belongs to another owner")
-        newer = [generation for generation in self.leases.generations(claim.name) if generation > claim.generation]
-        if newer:
-            raise self._stale(claim, f"attempt {newer[-1]} has taken over")
         return lease
 
     def _end(self, claim: Claim, kind: str, data: Mapping[str, Any]) -> State:

@@ -22,7 +22,7 @@ def restore_corrupt(registry: Registry) -> list[str]:
     for path in damaged:
         whole = path.with_name(path.name[: -len(CORRUPT)])
         inside = whole.resolve().relative_to(git.folder.resolve()).as_posix()
-        content = git.blobs("HEAD", [inside]).get(inside)
+        content = git.blobs({"": f"HEAD:{inside}"}).get("")
         try:
             event = parse_event(whole.name, content or b"")
         except ValueError:

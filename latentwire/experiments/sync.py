@@ -21,9 +21,9 @@ from latentwire.experiments.collect import collect
 from latentwire.experiments.events import COMPLETED, note_on_stderr
 from latentwire.experiments.git import Git, GitError
 from latentwire.experiments.layout import CORRUPT, Layout
-from latentwire.experiments.merge import RunsMerge
+from latentwire.experiments.merge import RunsMerge, view_of
 from latentwire.experiments.registry import Registry
-from latentwire.files import create_exclusively
+from latentwire.files import create_exclusively, write_text
 
 MOST_FILE_BYTES = 5 * 2**20
 TRIES, FIRST_PAUSE_S, MOST_PAUSE_S = 8, 0.5, 20.0
@@ -105,10 +105,13 @@ def _commit_runs(git: Git, registry: Registry, say: Say) -> int:
         git("read-tree", head, index=index)
         git("update-index", "--add", "-z", "--stdin", stdin="".join(f"{path}\0" for path in paths), index=index)
         tree = git("write-tree", index=index).strip()
+    tree, view = _with_view(git, registry, tree)
     changed = tree != git("rev-parse", f"{head}^{{tree}}").strip()
     if changed:
         commit = git.commit(tree, [head], _message(registry, len(paths)))
         git("update-ref", "-m", "results", "HEAD", commit, head)
+    # a checkout without other changes is then clean, and can move
+    write_text(registry.layout.view, view)
     try:
         git("update-index", "--add", "-z", "--stdin", stdin="".join(f"{path}\0" for path in paths))
     except GitError as error:
@@ -116,6 +119,13 @@ def _commit_runs(git: Git, registry: Registry, say: Say) -> int:
             raise _TryAgainError("another git command is at work here") from None
         raise
     return len(paths) if changed else 0
+
+
+def _with_view(git: Git, registry: Registry, tree: str) -> tuple[str, str]:
+    """A tree with the view that fits its events, and that view."""
+    runs = _runs_path(git, registry.layout)
+    view = view_of(git, runs, tree)
+    return git.with_files(tree, {f"{runs}/{registry.layout.view.name}": git.add_blob(view.encode())}), view
 
 
 def _new_files(git: Git, layout: Layout, say: Say) -> list[str]:
@@ -179,7 +189,7 @@ def _integrate(git: Git, registry: Registry, upstream: Upstream, *, take_code: b
         base = git("merge-base", here, there).strip()
         merge = RunsMerge(git, registry, _runs_path(git, registry.layout), here=here, there=there)
         tree = git.merge_trees(base, here, there, merge.resolve)
-        tree = git.with_files(tree, merge.view(tree))
+        tree, _ = _with_view(git, registry, tree)
         code_here, code_there = (_changes_code(git, registry, base, side) for side in (here, there))
         # a checkout whose code stays behind keeps its commits as ancestors, so that a later `git pull` finds nothing twice
         keep_commits = code_here or (code_there and not take_code)

@@ -50,12 +50,6 @@ def entry_of(line: str) -> dict[str, Any]:
     return entry
 
 
-def entry_lines(text: str) -> dict[str, str]:
-    """The lines of a view by name; lines that are none are left out."""
-    lines = [line.rstrip(",") for line in text.splitlines() if line.startswith('"')]
-    return {line[1 : line.index('": ')]: line for line in lines if '": ' in line}
-
-
 def view_text(lines: Iterable[str]) -> str:
     """The whole view from its lines, sorted by name already."""
     body = ",\n".join(lines)

@@ -48,14 +48,14 @@ def work_on(registry: Registry, name: str, witness: Path, rng: random.Random, ac
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             (witness / f"twice.{name}.{claim.generation}").touch()
-        result = registry.layout.runs / f"work/{name}.json"
+        result = registry.layout.runs / f"out/{name}/results.json"
         result.parent.mkdir(parents=True, exist_ok=True)
         time.sleep(rng.uniform(0.3, 1.2))
-        part = result.with_name(f"{name}.{claim.owner}")
+        part = result.with_name(claim.owner)
         part.write_text(json.dumps({"accuracy": rng.random()}))
         os.replace(part, result)
     try:
-        state = end(registry, claim, rng, f"runs/work/{name}.json")
+        state = end(registry, claim, rng, f"runs/out/{name}/results.json")
         print(json.dumps([name, claim.generation, claim.owner, state]), file=acknowledged)
     except StaleClaimError:
         print(json.dumps([name, claim.generation, claim.owner, "stale"]), file=acknowledged)

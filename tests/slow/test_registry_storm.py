@@ -6,28 +6,31 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from latentwire.experiments.check import validate
 from latentwire.experiments.events import parse_event
 from latentwire.experiments.model import State
 from latentwire.experiments.registry import Registry
+from tests.experiments.helping import git, make_clones, plan
 
 pytestmark = pytest.mark.slow
 WORKER = Path(__file__).with_name("storm_worker.py")
+SCRIPT = Path(__file__).resolve().parents[2] / "telepathy/experiment_registry.py"
 PROCESSES, EXPERIMENTS, KILLS = 16, 500, 200
+#: experiments that two clones share
+SHARED = 40
 PATIENCE_S = 150.0
 
 
 def plan_all(registry: Registry, count: int) -> None:
     for number in range(count):
-        name = f"experiment-{number:03d}"
-        registry.plan(
-            name, config={}, config_hash="same", command=["true"], run_folder="runs/work", result_file=f"runs/work/{name}.json"
-        )
+        plan(registry, f"experiment-{number:03d}")
 
 
 class Storm:
@@ -131,3 +134,76 @@ def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
             assert completed == 1, name
     registry.rebuild_view()
     assert len(json.loads(registry.layout.view.read_text())["experiments"]) == EXPERIMENTS
+
+
+class Syncer(threading.Thread):
+    """Pushes the results of one checkout every few seconds, as a job does."""
+
+    def __init__(self, clone: Path, pause_s: float) -> None:
+        super().__init__(daemon=True)
+        self.clone, self.pause_s, self.failures, self.rounds = clone, pause_s, [], 0
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(self.pause_s):
+            self.push()
+
+    def push(self) -> None:
+        command = [sys.executable, "-S", str(SCRIPT), "--registry", str(self.clone / "runs"), "push-results"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.rounds += 1
+        if done.returncode:
+            self.failures.append(done.stderr)
+
+    def end(self) -> None:
+        self.ended.set()
+        self.join()
+
+
+def test_two_clones_that_conflict_all_the_time_become_one(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    one, two, laptop = make_clones(tmp_path, "one", "two", "laptop")
+    registries = {clone: Registry(clone / "runs") for clone in (one, two, laptop)}
+    plan_all(registries[laptop], SHARED)
+    laptop_syncer = Syncer(laptop, 0.0)
+    laptop_syncer.push()
+    for clone in (one, two):
+        git(clone, "pull", "--quiet")
+    storms = [Storm(clone / "runs", tmp_path / f"witness-{clone.name}", 3, rng) for clone in (one, two)]
+    syncers = [Syncer(clone, pause_s) for clone, pause_s in ((one, 1.5), (two, 2.1))]
+    for syncer in syncers:
+        syncer.start()
+    try:
+        for _ in range(8):  # a person marks re-runs while both clusters work, with the plain commands of git in between
+            time.sleep(1.5)
+            name = f"experiment-{rng.randrange(SHARED):03d}"
+            registries[laptop].mark_rerun(name, reason="marked on the laptop")
+            laptop_syncer.push()
+            git(laptop, "pull", "--quiet", "--rebase")
+            rng.choice(storms).kill_one()
+        heard = [syncer.rounds + 2 for syncer in syncers]  # the last mark has reached both by then
+        assert wait_until(lambda: all(syncer.rounds >= rounds for syncer, rounds in zip(syncers, heard, strict=True)), patience_s=60)
+        assert wait_until(lambda: all(all_completed(registries[clone]) for clone in (one, two)), patience_s=PATIENCE_S)
+    finally:
+        for storm in storms:
+            storm.end()
+        for syncer in syncers:
+            syncer.end()
+    for syncer in (*syncers, laptop_syncer, *syncers, laptop_syncer):
+        syncer.push()
+    assert [syncer.failures for syncer in (*syncers, laptop_syncer)] == [[], [], []]
+    assert [storm.errors() for storm in storms] == ["", ""]
+    assert all(syncer.rounds > 3 for syncer in syncers)
+    for clone, registry in registries.items():
+        assert git(clone, "status", "--porcelain") == ""
+        assert all_completed(registry)
+        assert validate(registry) == []
+        for storm in storms:
+            assert_nothing_lost_or_torn(registry, storm.acknowledged())
+    for storm in storms:
+        assert list(storm.witness.glob("twice.*")) == []
+    assert registries[one].experiments() == registries[two].experiments() == registries[laptop].experiments()
+    assert registries[one].layout.view.read_text() == registries[laptop].layout.view.read_text()
+    # they did conflict: some experiments have attempts of one generation from both clusters
+    shared = registries[laptop].experiments().values()
+    assert any(len({attempt.generation for attempt in item.attempts}) < len(item.attempts) for item in shared)
