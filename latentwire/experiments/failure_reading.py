@@ -150,7 +150,8 @@ _ERROR_LINE = re.compile(
     r"(?P<name>(?:[A-Za-z_]\w*\.)*[A-Za-z_]*(?:Error|Exception|Interrupt|Timeout|Expired|Enabled|Exit|gaierror|NotFound))"
     r"(?::\s*(?P<text>.*))?$"
 )
-_PLAIN_ERROR = re.compile(r"^(?:[\w./-]+: )?(?:error|fatal|ERROR|FATAL|Error):? +(?P<text>\S.*)$")
+#: ``what():`` is how C++ tells of an exception that nobody caught
+_PLAIN_ERROR = re.compile(r"^(?:(?:[\w./-]+: )?(?:error|fatal|ERROR|FATAL|Error):? +|\s*what\(\): +)(?P<text>\S.*)$")
 _SHELL_ERROR = re.compile(
     r"^(?P<text>[\w./-]+(?:: line \d+)?: .*(?:Permission denied|No such file or directory|command not found|Disk quota exceeded"
     r"|No space left on device|No module named .*|Read-only file system|Bus error.*|Killed.*))\s*$"

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from enum import Enum
 
 from latentwire.experiments.failure_reading import PREEMPTED_EXIT_CODE, Verdict, last_error, last_line, of_exception, shortened
-from latentwire.experiments.failure_rules import BY_EXIT_CODE, BY_SIGNAL
+from latentwire.experiments.failure_rules import BY_EXIT_CODE, BY_SIGNAL, OWN_FAULT_SIGNALS
 from latentwire.experiments.model import Attempt, ErrorClass
 
 
@@ -106,7 +106,7 @@ def classify(
     if exit_code == PREEMPTED_EXIT_CODE:
         what = found.verdict.message if found is not None and found.verdict.error_class is ErrorClass.PREEMPTED else ""
         return Verdict(ErrorClass.PREEMPTED, what or "exit code 75: stopped early, all saved")
-    if found is not None and (number is None or found.explains_kill):
+    if found is not None and (number is None or found.explains_kill or number in OWN_FAULT_SIGNALS):
         verdict = found.verdict
         if verdict.error_class is ErrorClass.UNKNOWN and exit_code in BY_EXIT_CODE:
             return Verdict(BY_EXIT_CODE[exit_code][0], verdict.message, verdict.where)

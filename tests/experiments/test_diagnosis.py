@@ -352,7 +352,10 @@ def test_damaged_files_are_named_and_stop_nothing(tmp_path: Path) -> None:
     path = tmp_path / "runs/run/log.jsonl"
     path.write_text(path.read_text()[:-20])
     (tmp_path / "runs/run/train.json").write_text('{"validation": ')
+    answers = next((tmp_path / "runs/run/predictions").rglob("*.jsonl"))
+    answers.write_text(answers.read_text()[:-20])
     text = diagnose(run, root=tmp_path, others={}).as_markdown()
+    assert "'runs/run/predictions/trec/bridge-pooled-seed42.jsonl' are cut or corrupt (239 of 240 rows)" in text
     assert "runs/run/log.jsonl:10 cannot be read" in text
     assert "runs/run/train.json cannot be read" in text
 

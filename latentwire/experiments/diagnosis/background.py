@@ -62,7 +62,7 @@ def _attempts(case: Case) -> Iterator[str]:
         ending = f"exit code {attempt.exit_code}" if attempt.exit_code is not None else "no exit code"
         kind = f", class {attempt.error_class.value}" if attempt.error_class else ""
         span = f"{attempt.started or '?'} to {attempt.ended or '?'}"
-        yield f"attempt {attempt.generation} {place}: {attempt.state.value}, {span}, {ending}{kind}".replace("  ", " ")
+        yield f"attempt {attempt.generation}{place and ' ' + place}: {attempt.state.value}, {span}, {ending}{kind}"
     if case.log.last_line:
         yield f"the log ends: “{case.log.last_line[:160]}” ({case.log.end})"
 

@@ -138,7 +138,7 @@ class OptionsLost(Hypothesis):
             yield Evidence(f"the evaluation says: {notes[0]}", 0.5, case.run.results_path)
 
     def _notes(self, case: Case) -> list[str]:
-        notes = (case.run.results.get("run") or {}).get("notes") or {}
+        notes = case.run.told.get("notes") or {}
         return [str(line) for lines in notes.values() for line in lines]
 
     def fix(self, case: Case) -> str:
