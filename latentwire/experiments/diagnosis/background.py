@@ -109,7 +109,8 @@ def _architecture(case: Case) -> Iterator[str]:
         shared = " and ".join(word for word, is_same in (("task", peer.same_task), ("bridge", peer.same_bridge)) if is_same)
         differing = ", ".join(f"{key} {ours} here, {theirs} there" for key, (ours, theirs) in list(peer.differences.items())[:4])
         more = f" and {len(peer.differences) - 4} more" if len(peer.differences) > 4 else ""
-        yield f"{peer.name} (same {shared}) reached {peer.score:.1%}: {differing or 'same settings'}{more}"
+        size = f", {peer.trainable_params:,} trainable parameters" if peer.trainable_params else ""
+        yield f"{peer.name} (same {shared}{size}) reached {peer.score:.1%}: {differing or 'same settings'}{more}"
     if not case.peers:
         yield "no completed run of the same task or bridge to compare with"
 
