@@ -62,7 +62,7 @@ def _attempts(case: Case) -> Iterator[str]:
         ending = f"exit code {attempt.exit_code}" if attempt.exit_code is not None else "no exit code"
         kind = f", class {attempt.error_class.value}" if attempt.error_class else ""
         span = f"{attempt.started or '?'} to {attempt.ended or '?'}"
-        yield f"attempt {attempt.generation} {place}: {attempt.state.value}, {span}, {ending}{kind}".replace("  ", " ")
+        yield f"attempt {attempt.generation}{place and ' ' + place}: {attempt.state.value}, {span}, {ending}{kind}"
     if case.log.last_line:
         yield f"the log ends: “{case.log.last_line[:160]}” ({case.log.end})"
 
@@ -109,7 +109,8 @@ def _architecture(case: Case) -> Iterator[str]:
         shared = " and ".join(word for word, is_same in (("task", peer.same_task), ("bridge", peer.same_bridge)) if is_same)
         differing = ", ".join(f"{key} {ours} here, {theirs} there" for key, (ours, theirs) in list(peer.differences.items())[:4])
         more = f" and {len(peer.differences) - 4} more" if len(peer.differences) > 4 else ""
-        yield f"{peer.name} (same {shared}) reached {peer.score:.1%}: {differing or 'same settings'}{more}"
+        size = f", {peer.trainable_params:,} trainable parameters" if peer.trainable_params else ""
+        yield f"{peer.name} (same {shared}{size}) reached {peer.score:.1%}: {differing or 'same settings'}{more}"
     if not case.peers:
         yield "no completed run of the same task or bridge to compare with"
 

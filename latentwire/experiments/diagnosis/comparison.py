@@ -149,12 +149,12 @@ def _label(answered: Answered) -> str:
 
 def _facts(run: RunFiles, group: str) -> dict[str, Any]:
     """A group of facts from train.json, else from results.json."""
-    found = run.summary.get(group) or (run.results.get("run") or {}).get(group) or {}
+    found = run.summary.get(group) or run.told.get(group) or {}
     return {key: value for key, value in flattened(found).items() if key not in IDLE_KEYS} if isinstance(found, Mapping) else {}
 
 
 def _data(run: RunFiles) -> dict[str, Any]:
-    told = run.results.get("run") or {}
+    told = run.told
     found = {f"revision of {task}": value for task, value in (run.summary.get("data_revisions") or {}).items()}
     found.update({f"revision of {task}, evaluation": value for task, value in (told.get("data_revisions") or {}).items()})
     found.update({f"prompt hash of {task}": value for task, value in (told.get("prompt_hashes") or {}).items()})

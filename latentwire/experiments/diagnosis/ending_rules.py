@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
-from latentwire.experiments.diagnosis.hypotheses import Case, Evidence, Hypothesis, register
+from latentwire.experiments.diagnosis.hypotheses import HYPOTHESES, Case, Evidence, Hypothesis, register
 from latentwire.experiments.diagnosis.peers import tasks_of
 from latentwire.experiments.failures import MENDS, SYSTEMIC, classify
 from latentwire.experiments.model import ErrorClass, State
@@ -158,14 +158,8 @@ class MemoryEnding(NamedEnding):
         return case.train_again(training__batch_size=max(1, batch // 2) if isinstance(batch, int) else 8)
 
 
-def _register_endings() -> None:
-    from latentwire.experiments.diagnosis.hypotheses import HYPOTHESES
-
-    HYPOTHESES.append(MemoryEnding())
-    HYPOTHESES.extend(NamedEnding(error_class) for error_class in ENDINGS if error_class is not ErrorClass.OOM)
-
-
-_register_endings()
+HYPOTHESES.append(MemoryEnding())
+HYPOTHESES.extend(NamedEnding(error_class) for error_class in ENDINGS if error_class is not ErrorClass.OOM)
 
 
 @register
@@ -280,6 +274,39 @@ def _lower(case: Case) -> float:
     rate = case.setting("training.lr")
     safe = 2e-4 if case.setting("training.optimizer") == "adamw" else 1e-2
     return min(rate / 10, safe) if isinstance(rate, (int, float)) else safe
+
+
+@register
+class InvalidResult(Hypothesis):
+    """Refused when it was to be completed."""
+
+    name = "invalid_result"
+    title = "The result was refused"
+    mechanism = (
+        "The work ended without an error, and a check found that its result cannot be believed: no result file, no finite number, "
+        "or answers that no working method gives."
+    )
+
+    def evidence(self, case: Case) -> Iterator[Evidence]:
+        if case.experiment.state is not State.INVALID:
+            return
+        yield Evidence(f"the registry says: {case.experiment.reason}", 2.0)
+        rows = case.run.results.get("rows")
+        problems = (
+            [line for row in rows if isinstance(row, dict) for line in row.get("problems", [])] if isinstance(rows, list) else []
+        )
+        for line in list(dict.fromkeys(problems))[:3]:
+            yield Evidence(f"the prediction check found: {line}", 1.0, case.run.results_path or None)
+        if not case.run.results and not case.run.answered:
+            yield Evidence("there is no result file and no prediction", 2.0, case.run.results_path or None)
+
+    def fix(self, case: Case) -> str:
+        return "mend what the check found, then evaluate again"
+
+    def command(self, case: Case) -> str:
+        if case.run.summary and case.run.folder:
+            return f"latentwire eval {case.run.folder}"
+        return case.run_again()
 
 
 @register

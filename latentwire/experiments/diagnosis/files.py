@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latentwire.errors import ArtefactError
+from latentwire.evaluation.predictions import read_predictions
 from latentwire.experiments.model import Attempt, Experiment
 
 #: bytes from the end of an attempt's log that are read
@@ -82,6 +84,11 @@ class RunFiles:
     #: seconds since the epoch at which the run last wrote anything, by the clock of the file server
     last_write_s: float | None = None
     unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What results.json says about the run: versions, notes, prompt hashes and so on."""
+        return _mapping(self.results.get("run"))
 
     def log_place(self, index: int) -> str:
         """``file:line`` of entry ``index`` of log.jsonl."""
@@ -156,9 +163,13 @@ def read_run(experiment: Experiment, root: Path) -> RunFiles:
         results_path = folder / "results.json"
     answered = []
     for path in sorted(folder.glob("predictions/*/*.jsonl")):
-        lines = reader.lines(path)
-        if len(lines) > 1 and "records_sha256" in lines[0]:
-            answered.append(Answered(reader.shown(path), lines[0], lines[1:]))
+        try:
+            header, records = read_predictions(path)
+        except (ArtefactError, OSError) as error:
+            reader.problems.append(" ".join(str(error).replace(str(path), reader.shown(path)).split()))
+            continue
+        if records:
+            answered.append(Answered(reader.shown(path), dict(header), [dict(record) for record in records]))
     checkpoint = work / "checkpoint.safetensors"
     rows = reader.json(work / "rows.json")
     return RunFiles(

@@ -25,6 +25,8 @@ from latentwire.experiments.model import Attempt, Experiment, State
 
 #: from this score on a hypothesis counts as found
 FOUND = 2.0
+#: scores that differ by no more, and by no more than chance may, count as the same
+SAME_SCORE = 0.1
 #: the hypothesis that says that no cause is known
 LAST_RESORT = "no_better_than_chance"
 
@@ -97,6 +99,14 @@ class Case:
         if self.validation is None or not labels:
             return False
         return self.validation <= max(labels.values()) / sum(labels.values())
+
+    @property
+    def is_deaf(self) -> bool:
+        """Another row's message gives the same score: nothing of the message was used."""
+        shuffled = self.control("shuffled")
+        if self.worst is None or shuffled is None:
+            return False
+        return self.worst.low <= shuffled.value and self.worst.value - shuffled.value <= SAME_SCORE
 
     @property
     def is_unended(self) -> bool:

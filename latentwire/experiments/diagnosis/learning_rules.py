@@ -73,6 +73,8 @@ class SameView(Hypothesis):
         task = case.worst.task if case.worst else None
         shown = case.run.rows_of("train", task).get("sender_words_shown")
         shown_all = isinstance(shown, (int, float)) and shown >= SAME_VIEW
+        # where the rows say that the context is not shown, a message that is not needed has another reason
+        shown_little = isinstance(shown, (int, float)) and shown < 0.5
         if shown_all:
             text = f"{shown:.0%} of the sender's words stand in the receiver's own prompt"
             yield Evidence(text, 4.0, case.run.rows_place("sender_words_shown"))
@@ -82,7 +84,7 @@ class SameView(Hypothesis):
             place = shuffled.answered.place(0)
             if shown_all and abs(ours - theirs) <= 0.05:
                 yield Evidence(f"with another row's message the score is {theirs:.1%}, with its own {ours:.1%}", 2.0, place)
-            elif theirs > shuffled.chance + 0.1 and shuffled.low > shuffled.chance and ours - theirs <= 0.05:
+            elif not shown_little and theirs > shuffled.chance + 0.1 and shuffled.low > shuffled.chance and ours - theirs <= 0.05:
                 text = f"with another row's message the score is still {theirs:.1%} (own {ours:.1%}, chance {shuffled.chance:.1%})"
                 yield Evidence(text, 3.0, place)
             elif ours - theirs > 0.1 and shown_all:
@@ -110,7 +112,7 @@ class MessageIgnored(Hypothesis):
     )
 
     def evidence(self, case: Case) -> Iterator[Evidence]:
-        if not case.is_poor:
+        if not (case.is_poor or case.is_deaf):
             return
         gap = case.curve.late("shuffled_gap")
         if gap is not None:
@@ -127,10 +129,10 @@ class MessageIgnored(Hypothesis):
             yield Evidence(text, 1.0, case.run.log_path)
         shuffled = case.control("shuffled")
         if case.worst is not None and shuffled is not None:
-            ours, theirs = case.worst.value, shuffled.value
-            near = abs(ours - theirs) <= 0.05
-            text = f"the score is {ours:.1%} with its own message and {theirs:.1%} with another row's"
-            yield Evidence(text, 0.5 if near else -1.0, shuffled.answered.place(0))
+            text = f"the score is {case.worst.value:.1%} with its own message and {shuffled.value:.1%} with another row's"
+            # below chance the two scores are alike whatever the message carries
+            weight = (0.5 if case.is_poor else 2.0) if case.is_deaf else -1.0
+            yield Evidence(text, weight, shuffled.answered.place(0))
 
     def fix(self, case: Case) -> str:
         return "teach the message first (training.first_stage.objective=note or text), add training.diversity_weight, or use Muon"

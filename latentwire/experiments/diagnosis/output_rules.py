@@ -34,8 +34,8 @@ def show_row(case: Case, row: int | None = None, split: str = "train") -> str:
     task = case.worst.task if case.worst else next(iter(tasks_of(case.run.config)), "TASK")
     named = next((name for name in tasks_of(case.run.config) if task in name), task)
     data = case.setting("data.data_dir")
-    command = ["latentwire", "tasks", "show", named, "--split", split, "--row", str(row or 0)]
-    return shlex.join(command + (["--data_dir", str(data)] if data else []))
+    folder = f" --data_dir {shlex.quote(str(data))}" if data else ""
+    return f"latentwire tasks show {shlex.quote(named)} --split {split} --row {row or 0}{folder}"
 
 
 @register
@@ -138,7 +138,7 @@ class OptionsLost(Hypothesis):
             yield Evidence(f"the evaluation says: {notes[0]}", 0.5, case.run.results_path)
 
     def _notes(self, case: Case) -> list[str]:
-        notes = (case.run.results.get("run") or {}).get("notes") or {}
+        notes = case.run.told.get("notes") or {}
         return [str(line) for lines in notes.values() for line in lines]
 
     def fix(self, case: Case) -> str:
@@ -170,10 +170,8 @@ class LabelsSwapped(Hypothesis):
             return
         gain, place = found.accuracy - outputs.value, outputs.answered.place(0)
         if gain >= 0.15 and found.accuracy > outputs.chance + 0.1:
-            pairs = ", ".join(f"“{given}” means “{meant}”" for given, meant in sorted(found.moved.items())[:6])
-            text = (
-                f"accuracy is {outputs.value:.1%}; read as {pairs} it is {found.accuracy:.1%} on rows that this was not chosen on"
-            )
+            pairs = ", ".join(f"“{given}” as “{meant}”" for given, meant in sorted(found.moved.items())[:6])
+            text = f"accuracy is {outputs.value:.1%}; reading {pairs} it is {found.accuracy:.1%}, on rows not used to find this"
             yield Evidence(text, 4.0 + 4.0 * gain, place)
             if outputs.high < outputs.chance:
                 yield Evidence(f"accuracy is below chance ({outputs.chance:.1%}), so something is known", 2.0, place)
@@ -187,7 +185,7 @@ class LabelsSwapped(Hypothesis):
         return "give both splits one meaning of labels: compare `options` and `answer` of the task file with the rows' label names"
 
     def command(self, case: Case) -> str:
-        return show_row(case)
+        return f"for split in train test; do {show_row(case, split='$split')}; done"
 
 
 @register

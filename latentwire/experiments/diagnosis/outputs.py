@@ -11,6 +11,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from latentwire.experiments.diagnosis.files import Answered, RunFiles
@@ -136,7 +137,9 @@ def best_permutation(outputs: Outputs) -> Permutation | None:
     records = outputs.labelled
     if len(records) < 4:
         return None
-    halves = records[::2], records[1::2]
+    # drawn, not every second row: labels may alternate
+    Random(0).shuffle(records)
+    halves = records[: len(records) // 2], records[len(records) // 2 :]
     right = 0
     for chosen_on, measured_on in (halves, halves[::-1]):
         mapping = _assignment(chosen_on)

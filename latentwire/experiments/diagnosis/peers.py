@@ -30,6 +30,7 @@ class Peer:
     chance: float
     folder: str
     differences: dict[str, tuple[Any, Any]]
+    trainable_params: int | None = None
 
     @property
     def works(self) -> bool:
@@ -86,7 +87,8 @@ def _peer(other: Experiment, same_task: bool, same_bridge: bool, *, run: RunFile
     else:
         return None
     differences = config_differences(run.config, files.config)
-    return Peer(other.name, same_task, same_bridge, score, chance, files.folder, differences)
+    parameters = files.summary.get("trainable_params")
+    return Peer(other.name, same_task, same_bridge, score, chance, files.folder, differences, parameters)
 
 
 def _plain(value: Any) -> Any:
