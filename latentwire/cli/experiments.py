@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from latentwire.cli.console import emit_json, say
-from latentwire.errors import LatentWireError
+from latentwire.errors import CheckFailedError, LatentWireError
 
 if TYPE_CHECKING:
     from latentwire.experiments.place import Finding
@@ -89,11 +89,16 @@ def worker(
     settings = WorkerSettings(
         gpu=gpu, most=most, suite=None if config is None else _suite_name(config), lease_s=lease_s, timeout_s=timeout_s
     )
-    summary = Worker(Registry(), settings, root=Path.cwd(), say=say).run()
+    worked = Worker(Registry(), settings, root=Path.cwd(), say=say)
+    summary = worked.run()
     if as_json:
         emit_json(summary.as_dict())
     else:
         say(str(summary))
+    bad = worked.needing_somebody()
+    if bad:
+        see = "python scripts/experiment_manager.py --status"
+        raise CheckFailedError(f"{len(bad)} experiments failed or cannot be believed, the first is {bad[0]}; see `{see}`")
 
 
 @app.command("sync")

@@ -109,6 +109,11 @@ class Worker:
             raise StoppedEarlyError(f"{self.summary}; stopped by a signal, all is saved; start the worker again to go on")
         return self.summary
 
+    def needing_somebody(self) -> list[str]:
+        """Names of this worker's suite that failed, were lost or are invalid, and are not tried again by themselves."""
+        bad = (State.FAILED, State.LOST, State.INVALID)
+        return [name for name, item in self._mine().items() if item.state in bad and not self.registry.should_run(name)[0]]
+
     # ----------------------------------------------------------------------------------------------- which comes next
 
     def _may_go_on(self) -> bool:
