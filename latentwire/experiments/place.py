@@ -71,7 +71,7 @@ class Finding:
     text: str
 
 
-def check_place(needs: Needs, *, environment: Optional[Mapping[str, str]] = None) -> list[Finding]:
+def check_place(needs: Needs, *, environment: Mapping[str, str] | None = None) -> list[Finding]:
     """Everything that is wrong here, problems first. An empty list: go on."""
     environ: Mapping[str, str] = os.environ if environment is None else environment
     found = [Finding(level, text) for level, text in needs.notes]
