@@ -106,7 +106,7 @@ def test_a_changed_setting_changes_the_hash_and_nothing_else_does(tmp_path: Path
 def test_settings_of_the_baselines_do_not_touch_the_bridges(tmp_path: Path) -> None:
     before, after = by_name("configs/paper_nano.yaml"), by_name(suite_file(tmp_path, method_overrides=["relay_tokens=4"]))
     changed = {name for name in before if before[name].config_hash != after[name].config_hash}
-    assert changed == {name for name in before if name.split("-")[2] in ("receiver_only", "text_relay", "linear_probe")}
+    assert changed == {name for name in before if name.split("-")[2] in ("text_relay", "linear_probe")}
 
 
 def test_registering_twice_changes_nothing_and_a_new_config_is_pending_again(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_registering_twice_changes_nothing_and_a_new_config_is_pending_again(tmp
         ({"methods": ["bridge"]}, "under `bridges`"),
         ({"overrides": ["training.stepps=4"]}, "stepps"),
         ({"wrong": 1}, "wrong"),
-        ({"extra": [{"name": "tinyworld_topic-receiver_only", "command": ["true"], "result_file": "x"}]}, "two experiments"),
+        ({"extra": [{"name": "tinyworld_topic-text_relay", "command": ["true"], "result_file": "x"}]}, "two experiments"),
     ],
 )
 def test_a_suite_that_does_not_fit_is_named(tmp_path: Path, changes: dict[str, object], named: str) -> None:

@@ -21,7 +21,7 @@ from tests.slurm_testbed import SlurmTestbed, UnavailableError
 pytestmark = pytest.mark.slow
 SCRIPT = "telepathy/submit_reasoning_final.slurm"
 SUITE = "configs/paper_nano.yaml"
-EXPERIMENTS = 15
+EXPERIMENTS = 13
 #: of what two runs of one suite may differ in
 TIMES = ("latency_ms_p50", "seconds", "git")
 
@@ -155,7 +155,7 @@ def test_a_place_that_is_not_ready_ends_the_job_and_touches_nothing(slurm: Slurm
     folder = clone(bare_repository(tmp_path / "bare"), tmp_path / "broken")
     (tmp_path / "file").write_text("no folder")
     more = {**environment(folder), "PATH": slurm.environment["PATH"], "LATENTWIRE_CACHE": str(tmp_path / "file" / "cache")}
-    flags = ["--partition=debug", "--gpus=1", "--cpus-per-task=1", "--mem=1000", "--parsable"]
+    flags = ["--partition=debug", "--gpus=1", "--cpus-per-task=1", "--mem=1000", "--time=10", "--parsable"]
     number = slurm("sbatch", *flags, SCRIPT, SUITE, folder=folder, more=more).strip()
     assert slurm.wait_for(number, "COMPLETED", "FAILED") == "FAILED"
     said = printed(folder)

@@ -74,10 +74,9 @@ def test_the_whole_circle(slurm: SlurmTestbed, tmp_path: Path) -> None:
         commands = commands.replace("sbatch ", f"sbatch {flags} ")
         folder = clones[where]
         on_cluster = slurm.environment if where == "cluster" else {}
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", commands], cwd=folder, env={**on_cluster, **environment(folder), **_path(on_cluster)},
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        variables = {**on_cluster, **environment(folder), **_path(on_cluster)}
+        bash = ["bash", "-euo", "pipefail", "-c", commands]
+        done = subprocess.run(bash, cwd=folder, env=variables, capture_output=True, text=True, timeout=300, check=False)
         # a job in which an experiment failed says so
         assert done.returncode in ((0, 3) if "sbatch" in commands else (0,)), (commands, done.stdout, done.stderr, _outputs(folder))
         return done.stdout
