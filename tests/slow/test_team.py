@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from latentwire.errors import StoppedEarlyError
+from latentwire.experiments.registry import Registry
+from latentwire.experiments.worker import Worker, WorkerSettings
 from latentwire.files import file_digest
 
 pytestmark = pytest.mark.slow
@@ -67,3 +73,46 @@ def test_without_the_sum_of_gradients_they_would_differ(tmp_path: Path) -> None:
     train(tmp_path, "half", ALONE, more=("training.batch_size=4",))
     one, two = (load_file(tmp_path / name / "bridge/model.safetensors") for name in ("whole", "half"))
     assert max(np.abs(one[name] - two[name]).max() for name in one) > 1e-3
+
+
+def planned(registry: Registry, name: str) -> None:
+    settings = [part for setting in (*SETTINGS, "training.steps=60", f"output_dir=runs/{name}") for part in ("--set", setting)]
+    registry.plan(
+        name,
+        config={"experiment": {"threads": 1}},
+        config_hash=name,
+        command=["latentwire", "train", str(ROOT / "configs/nano.yaml"), *settings, "--resume", "--device", "cpu"],
+        run_folder=f"runs/{name}",
+        result_file=f"runs/{name}/train.json",
+    )
+
+
+def test_a_worker_with_two_gpus_trains_on_both_and_goes_on_after_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    registry = Registry(tmp_path / "runs")
+    lines: list[str] = []
+
+    def work() -> Worker:
+        return Worker(registry, WorkerSettings(gpu="0,1"), root=tmp_path, say=lines.append)
+
+    planned(registry, "whole")
+    work().run()
+    planned(registry, "stopped")
+    checkpoint = tmp_path / "runs/stopped/checkpoint.safetensors"
+
+    def stop() -> None:
+        while not checkpoint.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(StoppedEarlyError):
+        work().run()
+    thread.join()
+    work().run()
+    states = {name: [attempt.state.value for attempt in item.attempts] for name, item in registry.experiments().items()}
+    assert states == {"whole": ["completed"], "stopped": ["preempted", "completed"]}, lines
+    assert json.loads((tmp_path / "runs/stopped/train.json").read_text())["hardware"]["processes"] == 2
+    for name in ("bridge/model.safetensors", "log.jsonl"):
+        assert file_digest(tmp_path / "runs/stopped" / name) == file_digest(tmp_path / "runs/whole" / name), name
