@@ -22,7 +22,8 @@ ALLOWED: dict[str, set[str]] = {
     "methods": {"bridges", "models", "data", "training"},
     "evaluation": {"methods", "training", "bridges", "models", "data"},
     "report": {"evaluation"},
-    "cli": {"report", "evaluation", "methods", "training", "bridges", "models", "data", "telepathy"},
+    "experiments": {"evaluation", "methods", "training", "bridges", "models", "data"},
+    "cli": {"experiments", "report", "evaluation", "methods", "training", "bridges", "models", "data", "telepathy"},
 }
 PLAIN = {"config", "schema", "prompts", "files", "errors", "provenance", "seeding"}
 

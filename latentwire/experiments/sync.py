@@ -236,7 +236,8 @@ def _push(git: Git, upstream: Upstream, commit: str) -> str:
     try:
         git("push", "--quiet", upstream.remote, f"{commit}:refs/heads/{upstream.remote_branch}")
     except GitError as error:
-        raise _TryAgainError(str(error)) from None
+        quicker = any(words in str(error) for words in ("fetch first", "non-fast-forward", "cannot lock ref"))
+        raise _TryAgainError("somebody else has pushed first" if quicker else str(error)) from None
     return f"pushed to {upstream.remote}/{upstream.remote_branch}"
 
 
