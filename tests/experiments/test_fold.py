@@ -112,4 +112,6 @@ def test_another_config_sends_it_back_to_pending_and_the_same_does_not() -> None
 def test_unknown_kinds_are_kept_and_named() -> None:
     said: list[str] = []
     fold("a", [plan("p"), Event("of-a-later-version", 7, "u")], note=said.append)
-    assert said == ["experiment a: events of the unknown kind 'of-a-later-version' are kept and ignored; a newer version may know them"]
+    assert said == [
+        "experiment a: events of the unknown kind 'of-a-later-version' are kept and ignored; a newer version may know them"
+    ]

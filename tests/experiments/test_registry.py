@@ -209,9 +209,7 @@ def test_an_owner_that_died_while_recording_has_recorded(registry: Registry) -> 
     assert event.read_bytes() == content
 
 
-def test_a_corrupt_event_is_set_aside_and_named(
-    registry: Registry, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_corrupt_event_is_set_aside_and_named(registry: Registry, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_files, "UNFINISHED_WAIT_S", 0.001)
     plan(registry, "a")
     claim = claimed(registry, "a")
@@ -225,7 +223,9 @@ def test_a_corrupt_event_is_set_aside_and_named(
     assert not event.exists()
 
 
-def test_an_event_that_git_is_still_writing_is_waited_for(registry: Registry, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_that_git_is_still_writing_is_waited_for(
+    registry: Registry, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan(registry, "a")
     (event,) = registry.layout.events("a").iterdir()
     content = event.read_bytes()

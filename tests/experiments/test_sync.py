@@ -201,7 +201,9 @@ def test_weights_and_caches_never_enter_git_but_what_explains_a_failure_does(pai
     cluster.fail(claim, error="broken", error_class=ErrorClass.UNKNOWN, exit_code=1)
     push_results(cluster, say=quiet)
     git(laptop.layout.root, "pull", "--quiet")
-    came = {path.relative_to(laptop.layout.root / "runs/out/a").as_posix() for path in (laptop.layout.root / "runs/out/a").rglob("*.*")}
+    came = {
+        path.relative_to(laptop.layout.root / "runs/out/a").as_posix() for path in (laptop.layout.root / "runs/out/a").rglob("*.*")
+    }
     assert came == {*small, "samples/sst2/bridge.jsonl"}
     sample = (laptop.layout.root / "runs/out/a/samples/sst2/bridge.jsonl").read_text().splitlines()
     assert json.loads(sample[0]) == {"n": 500, "problems": [], "sample": 100}

@@ -182,7 +182,9 @@ def test_two_clones_that_conflict_all_the_time_become_one(tmp_path: Path) -> Non
             git(laptop, "pull", "--quiet", "--rebase")
             rng.choice(storms).kill_one()
         heard = [syncer.rounds + 2 for syncer in syncers]  # the last mark has reached both by then
-        assert wait_until(lambda: all(syncer.rounds >= rounds for syncer, rounds in zip(syncers, heard, strict=True)), patience_s=60)
+        assert wait_until(
+            lambda: all(syncer.rounds >= rounds for syncer, rounds in zip(syncers, heard, strict=True)), patience_s=60
+        )
         assert wait_until(lambda: all(all_completed(registries[clone]) for clone in (one, two)), patience_s=PATIENCE_S)
     finally:
         for storm in storms:
