@@ -23,7 +23,7 @@ push_results() {
 }
 
 run_experiment() {
-  local name="" gpu="" result="" asked owner log
+  local name="" gpu="" result="" asked owner log shell=$BASHPID
   while (($#)); do
     case $1 in
       --) shift && break ;;
@@ -42,9 +42,9 @@ run_experiment() {
     echo "$name: not run: ${asked#*|}" >&2
     return 0
   fi
-  log="$LATENTWIRE_RUNS/logs/$name.$(date -u +%Y%m%dT%H%M%SZ)-${HOSTNAME%%.*}-$BASHPID.log"
+  log="$LATENTWIRE_RUNS/logs/$name.$(date -u +%Y%m%dT%H%M%SZ)-${HOSTNAME%%.*}-$shell.log"
   mkdir -p "$LATENTWIRE_RUNS/logs" || return
-  if ! owner=$(registry start "$name" --lease-s "$LATENTWIRE_LEASE_S" --pid "$BASHPID" --log "$log" ${gpu:+--gpu "$gpu"}); then
+  if ! owner=$(registry start "$name" --lease-s "$LATENTWIRE_LEASE_S" --pid "$shell" --log "$log" ${gpu:+--gpu "$gpu"}); then
     echo "$name: not run: somebody else has it" >&2
     return 0
   fi
@@ -59,7 +59,8 @@ _latentwire_usage() {
 # Runs a claimed command and records how it ended. The command and the heartbeats get process groups of their own (set -m), so that
 # a signal reaches everything the command has started, and nothing is left behind.
 _latentwire_attempt() {
-  local name=$1 owner=$2 log=$3 result=$4 child beats code=0 traps monitor=+m
+  # in a background command, BASHPID would be that command's
+  local name=$1 owner=$2 log=$3 result=$4 child beats code=0 traps monitor=+m shell=$BASHPID
   shift 4
   [[ $- == *m* ]] && monitor=-m
   traps=$(trap -p TERM USR2 INT)
@@ -72,7 +73,7 @@ _latentwire_attempt() {
   (trap - TERM USR2 INT && exec "$@") </dev/null >>"$log" 2>&1 &
   child=$!
   _latentwire_child=$child
-  _latentwire_heartbeats "$name" "$owner" "$child" "$BASHPID" </dev/null >/dev/null 2>&1 &
+  _latentwire_heartbeats "$name" "$owner" "$child" "$shell" </dev/null >/dev/null 2>&1 &
   beats=$!
   set "$monitor"
   # one that came before there was a child to tell
@@ -123,6 +124,9 @@ _latentwire_heartbeats() {
     ((code != 3)) || break
   done
   kill -TERM -- "-$child" 2>/dev/null || true
-  sleep 20
+  for _ in {1..40}; do # it may save what it has
+    kill -0 -- "-$child" 2>/dev/null || return 0
+    sleep 0.5
+  done
   kill -KILL -- "-$child" 2>/dev/null || true
 }

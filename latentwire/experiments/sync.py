@@ -112,6 +112,7 @@ def _commit_runs(git: Git, registry: Registry, say: Say) -> int:
         git("update-ref", "-m", "results", "HEAD", commit, head)
     # a checkout without other changes is then clean, and can move
     write_text(registry.layout.view, view)
+    paths = sorted({*paths, f"{_runs_path(git, registry.layout)}/{registry.layout.view.name}"})
     try:
         git("update-index", "--add", "-z", "--stdin", stdin="".join(f"{path}\0" for path in paths))
     except GitError as error:
@@ -178,32 +179,26 @@ def _upstream(git: Git) -> Upstream | None:
 
 def _integrate(git: Git, registry: Registry, upstream: Upstream, *, take_code: bool) -> str:
     """One try: fetch, merge, push. Raises ``_TryAgainError`` where another try may help."""
+    runs = _runs_path(git, registry.layout)
     there, here = _fetch(git, upstream), git.resolve("HEAD") or ""
+    if there == here:
+        return "upstream has it all"
     if there is None or git.ok("merge-base", "--is-ancestor", there, here):
-        if there == here:
-            return "upstream has it all"
         return _push(git, upstream, here)
-    if git.ok("merge-base", "--is-ancestor", here, there):
-        pushed, code_there = there, _changes_code(git, registry, here, there)
-    else:
-        base = git("merge-base", here, there).strip()
-        merge = RunsMerge(git, registry, _runs_path(git, registry.layout), here=here, there=there)
-        tree = git.merge_trees(base, here, there, merge.resolve)
-        tree, _ = _with_view(git, registry, tree)
-        code_here, code_there = (_changes_code(git, registry, base, side) for side in (here, there))
-        # a checkout whose code stays behind keeps its commits as ancestors, so that a later `git pull` finds nothing twice
-        keep_commits = code_here or (code_there and not take_code)
-        subjects = dict.fromkeys(git("log", "--format=%s", f"{base}..{here}").splitlines())
-        pushed = git.commit(tree, [there, here] if keep_commits else [there], "; ".join(subjects) + "\n")
-    if take_code or not code_there:
-        _move(git, pushed, _runs_path(git, registry.layout))
-    if pushed == there:
-        return "took what was new upstream" if take_code or not code_there else "upstream has it all"
+    base = git("merge-base", here, there).strip()
+    code_here, code_there = (git.differs(base, side, ".", f":(exclude){runs}") for side in (here, there))
+    move = take_code or not code_there
+    if base == here:
+        moved = move and _move(git, here, there, runs)
+        return "took what was new upstream" if moved else "upstream has it all"
+    tree = git.merge_trees(base, here, there, RunsMerge(git, registry, runs, here=here, there=there).resolve)
+    tree, _ = _with_view(git, registry, tree)
+    message = "; ".join(dict.fromkeys(git("log", "--format=%s", f"{base}..{here}").splitlines())) + "\n"
+    pushed = git.commit(tree, [there, here] if code_here else [there], message)
+    if not (move and _move(git, here, pushed, runs)) and not code_here:
+        # a checkout that stays where it is keeps its commits as ancestors, so that a later `git pull` finds nothing twice
+        pushed = git.commit(tree, [there, here], message)
     return _push(git, upstream, pushed)
-
-
-def _changes_code(git: Git, registry: Registry, base: str, side: str) -> bool:
-    return git.differs(base, side, ".", f":(exclude){_runs_path(git, registry.layout)}")
 
 
 def _fetch(git: Git, upstream: Upstream) -> str | None:
@@ -217,24 +212,32 @@ def _fetch(git: Git, upstream: Upstream) -> str | None:
     return git.resolve(upstream.ref)
 
 
-def _move(git: Git, commit: str, runs: str) -> None:
-    """The branch and the checkout go to a commit. A file with local changes that differs there stops it before anything changes."""
+def _move(git: Git, here: str, commit: str, runs: str) -> bool:
+    """Branch and checkout go to a commit. False, changing nothing, where a job has just written into a file that differs there.
+
+    Raises:
+        GitError: local changes of code are in the way.
+    """
+    git.ok("update-index", "-q", "--refresh")  # git compares times first, and takes a file that was only touched for changed
+    if git.resolve("HEAD") != here:
+        raise _TryAgainError("somebody has committed here meanwhile")
     try:
         git("reset", "--quiet", "--keep", commit)
     except GitError as error:
         if "index.lock" in str(error):
             raise _TryAgainError("another git command is at work here") from None
         if f"'{runs}/" in str(error):
-            # a job wrote into it in the meantime: it is committed with the next try
-            raise _TryAgainError("results changed meanwhile") from None
+            return False
         raise GitError(f"{error}; commit or stash your changes, then run it again") from None
+    return True
 
 
 def _push(git: Git, upstream: Upstream, commit: str) -> str:
     try:
         git("push", "--quiet", upstream.remote, f"{commit}:refs/heads/{upstream.remote_branch}")
     except GitError as error:
-        raise _TryAgainError(str(error)) from None
+        quicker = any(words in str(error) for words in ("fetch first", "non-fast-forward", "cannot lock ref"))
+        raise _TryAgainError("somebody else has pushed first" if quicker else str(error)) from None
     return f"pushed to {upstream.remote}/{upstream.remote_branch}"
 
 

@@ -29,6 +29,7 @@ from latentwire.experiments.workspace import log_tail, set_aside
 Say = Callable[[str], None]
 INVALID_EXIT_CODE = 3
 TAKEN_OVER = "taken over"
+MOST_STOPS_UNASKED = 3
 #: into how many more parts the batch of an experiment is cut after each attempt that ran out of memory
 OOM_PARTS = 2
 
@@ -78,7 +79,10 @@ class Worker:
         self.registry, self.settings, self.root, self.say = registry, settings, root, say
         self.summary = Summary()
         self.started = utc_now()
+        #: how often each did not end well here: others go first
         self._set_back: Counter[str] = Counter()
+        #: how often each ended with 75 though nobody asked it to: not for ever
+        self._stopped_itself: Counter[str] = Counter()
 
     def run(self) -> Summary:
         """Works until nothing is left.
@@ -135,7 +139,7 @@ class Worker:
             for item in found.values()
             if item.state is not State.RUNNING
             and all(states.get(need, State.COMPLETED) is State.COMPLETED for need in _needs(item))
-            and self._set_back[item.name] < 2
+            and self._stopped_itself[item.name] < MOST_STOPS_UNASKED
             and self.registry.should_run(item.name, config_hash=item.config_hash)[0]
         ]
         return sorted(ready, key=lambda item: (self._set_back[item.name], -(item.expected_s or 0.0), item.name))
@@ -221,6 +225,7 @@ class Worker:
             _sleep(1.0, stopping)
         if stopping() or verdict.error_class is ErrorClass.PREEMPTED:
             self._set_back[item.name] += 1
+            self._stopped_itself[item.name] += not stopping()
             self.registry.preempt(claim, exit_code=code)
             return State.PREEMPTED.value
         return self._fail(item, claim, verdict, code)
