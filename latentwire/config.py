@@ -110,7 +110,7 @@ class RunConfig(PromptSettings):
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The config in a YAML file with ``key.path=value`` overrides applied.
+    """The config in a YAML file, or in the ``config.json`` of a run, with ``key.path=value`` overrides applied.
 
     Raises:
         ConfigError: the file or an override does not fit; the message names the key and its nearest neighbours.
@@ -127,6 +127,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"config {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"config {str(path)!r} holds no mapping")
+    if set(content) == {"identity", "config"} and isinstance(content["config"], dict):
+        content = content["config"]
     return build_config(content, overrides, where=f"config {str(path)!r}")
 
 

@@ -45,6 +45,10 @@ class ArtefactError(LatentWireError):
     """A checkpoint, cache or result file that is cut, corrupt or missing."""
 
 
+class NonFiniteLossError(LatentWireError):
+    """A training whose loss or gradient is no finite number; its weights are those of the step before."""
+
+
 class CheckFailedError(LatentWireError):
     """The work was done, but a check found that its result cannot be believed."""
 

@@ -57,13 +57,17 @@ class Optimiser:
         self.lr, self.total_steps, self.warmup_steps, self.schedule = lr, total_steps, warmup_steps, schedule
 
     def step(self, step: int, *, clip_norm: float = 1.0) -> float:
-        """One update as step number ``step`` (from 0); returns the gradient norm before clipping."""
+        """One update as step number ``step`` (from 0); returns the gradient norm before clipping.
+
+        Where the norm is not finite the weights stay as they were, so that the caller can stop with sound ones.
+        """
         factor = min(1.0, (step + 1) / max(1, self.warmup_steps)) * self.schedule(step / self.total_steps)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, clip_norm))
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = self.lr * factor
-            part.step()
+            if math.isfinite(norm):
+                part.step()
             part.zero_grad(set_to_none=True)
         return norm
 

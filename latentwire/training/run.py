@@ -1,6 +1,7 @@
 """One training run from its config to its artefact.
 
 ``<folder>/config.json``  the resolved config and its identity
+``<folder>/rows.json``    what the rows are like: labels, lengths of targets, contexts cut, bits
 ``<folder>/log.jsonl``    loss, RMS ratio, shuffled gap, effective rank, validation
 ``<folder>/checkpoint.safetensors``  what a resume needs
 ``<folder>/bridge/``      the artefact: config, weights, card
@@ -32,6 +33,7 @@ from latentwire.models.source import resolve
 from latentwire.provenance import git_state, versions
 from latentwire.training.features import FeatureCache
 from latentwire.training.learners import BridgeLearner
+from latentwire.training.portrait import ROWS_FILE, portrait
 from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
 
 SUMMARY_FILE, CONFIG_FILE, ARTEFACT_FOLDER = "train.json", "config.json", "bridge"
@@ -91,7 +93,7 @@ def train_run(
                 f"{str(folder)!r} holds an unfinished run of this config; add --resume to go on or --overwrite to start again"
             )
     sender, receiver = pair or load_pair(config, device=device)
-    train, validation, revisions = _read_rows(config, sender, receiver, say)
+    train, validation, revisions, portraits = _read_rows(config, sender, receiver, say)
     cache = FeatureCache(sender, folder=cache_folder, cap_gib=config.data.cache_cap_gib, notice=say)
     texts = [row.sender_prompt for row in (*train, *validation)]
     cache.add(texts)
@@ -112,6 +114,7 @@ def train_run(
         folder / CONFIG_FILE,
         {"identity": config.identity, "config": config.model_dump(mode="json", exclude={"output_dir": True})},
     )
+    write_json(folder / ROWS_FILE, portraits)
     if resume and (folder / CHECKPOINT_FILE).exists():
         trainer.restore()
         say(f"resumed at step {trainer.step} of {config.training.steps}")
@@ -185,15 +188,17 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
 
 def _read_rows(
     config: RunConfig, sender: Sender, receiver: Receiver, say: Say
-) -> tuple[list[Example], list[Example], dict[str, str]]:
+) -> tuple[list[Example], list[Example], dict[str, str], list[dict[str, Any]]]:
     read: dict[str, list[Example]] = {"train": [], "validation": []}
     revisions: dict[str, str] = {}
+    portraits: list[dict[str, Any]] = []
     data = config.data
     for name in config.task:
         task = load_task(name, config.variant)
         for split, most in (("train", data.train_rows), ("validation", data.validation_rows)):
-            rows = read_task(task, split, data_dir=data.data_dir, max_rows=most)
-            rows = fit_rows(task, rows, sender=sender.prompter, receiver=receiver.prompter)
+            whole = read_task(task, split, data_dir=data.data_dir, max_rows=most)
+            rows = fit_rows(task, whole, sender=sender.prompter, receiver=receiver.prompter)
+            portraits.append(portrait(task, split, whole, rows, reader=receiver.prompter))
             read[split] += rows.examples
             revisions.setdefault(task.name, rows.revision)
             for line in (rows.note, describe_cuts(rows)):
@@ -201,7 +206,7 @@ def _read_rows(
                     say(f"{task.name}, {split}: {line}")
     train, validation = read["train"], read["validation"]
     say(f"rows: {len(train)} to train, {len(validation)} to validate, {len(config.task)} task(s)")
-    return train, validation, revisions
+    return train, validation, revisions, portraits
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

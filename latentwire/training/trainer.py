@@ -8,6 +8,7 @@ resumes from its last checkpoint and ends with the same bytes on a CPU.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from latentwire.config import RunConfig, TrainingSettings
 from latentwire.data.task import Example
-from latentwire.errors import StoppedEarlyError
+from latentwire.errors import NonFiniteLossError, StoppedEarlyError
 from latentwire.files import write_text
 from latentwire.models.receiver import Receiver, SoftTokens
 from latentwire.prompts import Prompt
@@ -97,11 +98,17 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.best = Best()
         self.log: list[dict[str, Any]] = []
+        self._last_loss: Tensor | None = None
 
     # --------------------------------------------------------------------------------------------------------- loop
 
     def run(self) -> Best:
-        """Trains to the last step. Raises ``StoppedEarlyError`` after saving when the hooks ask to stop."""
+        """Trains to the last step.
+
+        Raises:
+            StoppedEarlyError: the hooks asked to stop; all is saved.
+            NonFiniteLossError: a loss or gradient is no finite number; the log says so, the checkpoint is the last sound one.
+        """
         settings = self.settings
         while self.step < settings.steps:
             started = time.perf_counter()
@@ -136,6 +143,10 @@ class Trainer:
         objective.backward()
         gradient_norm = self.optimiser.step(self.step, clip_norm=settings.clip_norm)
         self.step += 1
+        # the norm is on the host already; it is not finite where the loss is not
+        if not math.isfinite(gradient_norm):
+            raise self._non_finite("loss" if not math.isfinite(loss.item()) else "gradient")
+        self._last_loss = loss.detach()
         entry: dict[str, Any] = {"step": self.step}
         if self.step % settings.log_every == 0:
             entry |= {
@@ -145,6 +156,20 @@ class Trainer:
                 **(self._diagnostics(rows, soft, loss.item()) if soft is not None and self.learner.sends_messages else {}),
             }
         return entry
+
+    def _non_finite(self, what: str) -> NonFiniteLossError:
+        """Writes the log with the step at which it happened, for the diagnosis, and says what to try."""
+        last = None if self._last_loss is None else round(self._last_loss.item(), 5)
+        self.log.append({"step": self.step, "non_finite": what, "last_finite_loss": last})
+        write_text(self.folder / LOG_FILE, "".join(json.dumps(entry) + "\n" for entry in self.log))
+        settings = self.settings
+        before = "no step before it had a finite one" if last is None else f"the last finite loss was {last}"
+        return NonFiniteLossError(
+            f"{what} is no finite number at step {self.step} of {settings.steps} ({before}); lower training.lr "
+            f"(now {settings.lr:g}), raise training.warmup_steps (now {settings.warmup_steps}), or use bfloat16 or float32 "
+            "instead of float16, for example --set "
+            f"training.lr={settings.lr / 10:g}"
+        )
 
     def _in_first_stage(self, step: int) -> bool:
         stage = self.settings.first_stage
@@ -189,6 +214,8 @@ class Trainer:
                 right.setdefault(row.task, []).append(is_right)
         score = sum(sum(values) / len(values) for values in right.values()) / len(right)
         loss_mean = sum(losses) / len(self.validation_rows)
+        if not math.isfinite(loss_mean):
+            raise self._non_finite("validation loss")
         if (score, -loss_mean) > (self.best.score, -self.best.loss):
             weights = {name: tensor.detach().cpu().clone() for name, tensor in self.module.state_dict().items()}
             self.best = Best(score, loss_mean, self.step, weights)

@@ -9,7 +9,7 @@ import torch
 
 from latentwire.bridges.base import Bridge
 from latentwire.config import RunConfig, build_config
-from latentwire.errors import ArtefactError, DataError, MismatchError, StoppedEarlyError, UsageError
+from latentwire.errors import ArtefactError, DataError, MismatchError, NonFiniteLossError, StoppedEarlyError, UsageError
 from latentwire.files import file_digest
 from latentwire.training.run import load_pair, new_bridge, train_run
 from latentwire.training.trainer import Hooks, RowOrder
@@ -182,3 +182,39 @@ def test_every_row_is_seen_once_per_epoch_from_any_step() -> None:
     assert sorted(first_epoch) == list(range(10))
     assert RowOrder(10, seed=3).batch(7, 2) == order.batch(7, 2)
     assert [index for step in range(5, 10) for index in order.batch(step, 2)] != first_epoch
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_the_weights_are_spoilt(tmp_path: Path) -> None:
+    """The rate is far too high: the run says so, keeps its last sound checkpoint, and its log shows where it happened."""
+    training = small_config(tmp_path).training.model_dump() | {"optimizer": "adamw", "lr": 1e30, "checkpoint_every": 1}
+    with pytest.raises(NonFiniteLossError, match=r"no finite number at step \d+ of 12 .*last finite loss.*training.lr=1e\+29"):
+        train_run(small_config(tmp_path, training=training))
+    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert last["non_finite"] in ("loss", "gradient")
+    assert last["step"] >= 2
+    assert not (tmp_path / "train.json").exists()
+    from latentwire.training.checkpoint import load_checkpoint
+
+    state = load_checkpoint(tmp_path / "checkpoint.safetensors")
+    assert state["step"] == last["step"] - 1
+
+
+def test_the_config_of_a_run_is_a_config(tmp_path: Path) -> None:
+    from latentwire.config import load_config
+
+    train_run(small_config(tmp_path))
+    again = load_config(tmp_path / "config.json")
+    assert again.identity == small_config(tmp_path).identity
+    assert load_config(tmp_path / "config.json", ["seed=5"]).seed == 5
+
+
+def test_a_run_keeps_what_its_rows_are_like(tmp_path: Path) -> None:
+    train_run(small_config(tmp_path))
+    rows = {(entry["task"], entry["split"]): entry for entry in json.loads((tmp_path / "rows.json").read_text())}
+    topic, record = rows["tinyworld_topic", "train"], rows["tinyworld_record1", "train"]
+    assert (topic["rows"], topic["contexts_cut"], topic["options_lost"]) == (40, 0, 0)
+    assert sum(topic["labels"].values()) == 40
+    assert record["labels"] == {}
+    assert 1 <= record["target_tokens"]["p50"] <= record["target_tokens"]["max"] <= record["max_new_tokens"]
+    assert record["bits"] > 20
+    assert record["sender_words_shown"] < 0.6
