@@ -242,3 +242,10 @@ def test_a_worker_killed_outright_leaves_no_command_behind_and_its_experiment_is
         time.sleep(0.05)
     assert work(registry)[0].counts == {"completed": 1}
     assert [attempt.state for attempt in registry.experiment("lost").attempts] == [State.LOST, State.COMPLETED]
+
+
+def test_a_command_that_stops_by_itself_is_gone_on_with_but_not_for_ever(registry: Registry) -> None:
+    planned(registry, "restless", "raise SystemExit(75)")
+    planned(registry, "good")
+    assert work(registry)[0].counts == {"completed": 1, "preempted": 3}
+    assert registry.experiment("restless").state is State.PREEMPTED
