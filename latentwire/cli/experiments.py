@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from latentwire.cli.console import emit_json, say
-from latentwire.errors import CheckFailedError, LatentWireError
+from latentwire.errors import CheckFailedError, LatentWireError, UsageError
 
 if TYPE_CHECKING:
     from latentwire.experiments.place import Finding
@@ -38,7 +38,10 @@ def plan(
     quiet: bool = QUIET,
     as_json: bool = JSON,
 ) -> None:
-    """Write the experiments of a suite into the registry (those it has stay as they are) and list them, longest first."""
+    """Write the experiments of a suite into the registry (those it has stay as they are) and list them, longest first.
+
+    ``--json`` also shows their commands.
+    """
     from latentwire.experiments.plan import expand, load_suite, register
 
     if preflight:
@@ -55,7 +58,7 @@ def plan(
     elif not quiet:
         width = max(len(item.name) for item in experiments)
         for item in experiments:
-            print(f"{item.name:<{width}}  {item.expected_s:>7.0f} s  {' '.join(item.command)}")
+            print(f"{item.name:<{width}}  {item.expected_s:>7.0f} s")
     doing = "would be planned" if dry_run else "planned"
     say(f"{len(experiments)} experiments of suite {suite.name} {doing}, about {total_h:.1f} hours of one device")
     if not dry_run and not quiet:
@@ -90,6 +93,8 @@ def worker(
         gpu=gpu, most=most, suite=None if config is None else _suite_name(config), lease_s=lease_s, timeout_s=timeout_s
     )
     worked = Worker(Registry(), settings, root=Path.cwd(), say=say)
+    if config is not None and not worked.mine():
+        raise UsageError(f"no experiment of {config} is planned; run `latentwire experiments plan {config}` first")
     summary = worked.run()
     if as_json:
         emit_json(summary.as_dict())

@@ -116,14 +116,15 @@ class Worker:
     def needing_somebody(self) -> list[str]:
         """Names of this worker's suite that failed, were lost or are invalid, and are not tried again by themselves."""
         bad = (State.FAILED, State.LOST, State.INVALID)
-        return [name for name, item in self._mine().items() if item.state in bad and not self.registry.should_run(name)[0]]
+        return [name for name, item in self.mine().items() if item.state in bad and not self.registry.should_run(name)[0]]
 
     # ----------------------------------------------------------------------------------------------- which comes next
 
     def _may_go_on(self) -> bool:
         return self.settings.most is None or sum(self.summary.counts.values()) < self.settings.most
 
-    def _mine(self) -> dict[str, Experiment]:
+    def mine(self) -> dict[str, Experiment]:
+        """The experiments that this worker may run, or could have run."""
         return {name: item for name, item in self.registry.experiments().items() if self._belongs(item)}
 
     def _belongs(self, item: Experiment) -> bool:
@@ -132,7 +133,7 @@ class Worker:
 
     def _next(self) -> list[Experiment]:
         """What could be run now, in the order to try: those that this worker has not seen fail first, then the longest."""
-        found = self._mine()
+        found = self.mine()
         states = {name: item.state for name, item in found.items()}
         ready = [
             item
@@ -145,7 +146,7 @@ class Worker:
         return sorted(ready, key=lambda item: (self._set_back[item.name], -(item.expected_s or 0.0), item.name))
 
     def _others_running(self) -> bool:
-        return any(item.state is State.RUNNING for item in self._mine().values())
+        return any(item.state is State.RUNNING for item in self.mine().values())
 
     def _reap(self) -> None:
         for name in self.registry.reap():
@@ -153,7 +154,7 @@ class Worker:
 
     def _stop_on_systemic_failure(self) -> None:
         """Counts what failed since this worker started, whichever worker it was: the place is the same for all of them."""
-        attempts = [attempt for item in self._mine().values() for attempt in item.attempts if attempt.state is State.FAILED]
+        attempts = [attempt for item in self.mine().values() for attempt in item.attempts if attempt.state is State.FAILED]
         stop = SystemicStop().note_attempts(attempts, since=self.started)
         if stop is not None:
             self.registry.rebuild_view()

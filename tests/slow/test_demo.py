@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like a checkout, in which the demo has run once."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("configs", "telepathy", "latentwire"):
+    for name in ("configs", "telepathy", "latentwire", "scripts"):
         (folder / name).symlink_to(ROOT / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -106,17 +106,21 @@ def test_the_readmes_commands_run_as_written(
 ) -> None:
     monkeypatch.chdir(demo_folder)
     commands = [line for line in readme_commands() if line.startswith(".venv/bin/latentwire")]
-    assert len(commands) == 8
+    assert len(commands) == 10
     for line in commands:
         assert main(shlex.split(line, comments=True)[1:]) == 0, line
     assert "47" in capsys.readouterr().out
+    [status] = [line for line in readme_commands() if "experiment_manager" in line]
+    done = subprocess.run([sys.executable, *shlex.split(status, comments=True)[1:], "--runs", "runs"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 completed" in " ".join(done.stdout.split())
 
 
 def test_the_readmes_commands_on_real_rows_run_as_written(
     demo_folder: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(demo_folder)
-    commands = [line for line in readme_commands() if line.startswith(".venv/bin/python")]
+    commands = [line for line in readme_commands() if line.startswith(".venv/bin/python telepathy")]
     assert len(commands) == 2
     for line in commands:
         arguments = shlex.split(line.replace("$LATENTWIRE_DATA", str(data_dir)), comments=True)[1:]
