@@ -111,7 +111,8 @@ def test_the_readmes_commands_run_as_written(
         assert main(shlex.split(line, comments=True)[1:]) == 0, line
     assert "47" in capsys.readouterr().out
     [status] = [line for line in readme_commands() if "experiment_manager" in line]
-    done = subprocess.run([sys.executable, *shlex.split(status, comments=True)[1:], "--runs", "runs"], capture_output=True, text=True, check=False)
+    command = [sys.executable, *shlex.split(status, comments=True)[1:], "--runs", "runs"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 completed" in " ".join(done.stdout.split())
 
