@@ -156,8 +156,13 @@ class Registry:
         folded = self._fold(name)
         if not self._decide(name, folded)[0]:
             return None
-        if not all(self._end_as_lost(name, generation, "its lease was over") for generation in self.leases.open(name)):
-            return None
+        for generation in self.leases.open(name):
+            # one that was not there at the first look may have come since, and is not over
+            lease = self.leases.read(name, generation)
+            if lease is not None and not self._is_over(name, generation, lease):
+                return None
+            if not self._end_as_lost(name, generation, "its lease was over"):
+                return None
         folded = self._fold(name)
         generation = max(folded.highest_generation, *self.leases.generations(name), 0) + 1
         lease, start = self._lease(folded, lease_s=lease_s, gpu=gpu, job=job_id, log=log, pid=pid)
