@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 #: names that a suggestion lists at most
 MOST_LISTED = 40
@@ -70,6 +69,8 @@ class StoppedEarlyError(LatentWireError):
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``did you mean …?`` with the nearest names, else the whole list."""
+    from difflib import get_close_matches  # only where a name was wrong
+
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     listed = ", ".join(names[:MOST_LISTED]) + (f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else "")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from latentwire.errors import ArtefactError, LatentWireError
 
@@ -19,6 +16,8 @@ from latentwire.errors import ArtefactError, LatentWireError
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that becomes ``path`` when the block ends well, and vanishes when it does not."""
+    import tempfile  # takes as long to load as all else here, and a status writes nothing
+
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +43,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: Path, value: Any) -> None:
     """JSON with a stable layout, so that git shows small differences."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -61,6 +66,8 @@ def read_json(path: Path, *, what: str = "file") -> Any:
 
 def digest(*parts: str | bytes) -> str:
     """SHA-256 over the parts, each with its length, as 64 hexadecimal characters."""
+    import hashlib
+
     state = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -71,6 +78,8 @@ def digest(*parts: str | bytes) -> str:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content."""
+    import hashlib
+
     state = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -84,7 +93,7 @@ def create_exclusively(path: Path, text: str, *, temporary_folder: Path) -> bool
     Of many processes, on one or several machines, one gets True. The temporary file must be on the same file system and lies in
     a folder of its own, so that a killed process leaves nothing beside the target. A hard link is what NFS, too, makes exclusively.
     """
-    temporary = temporary_folder / f"{path.name}.{uuid4().hex}.tmp"
+    temporary = temporary_folder / f"{path.name}.{os.urandom(8).hex()}.tmp"
     try:
         temporary_folder.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from latentwire.errors import LatentWireError
 from latentwire.experiments.layout import CORRUPT, Layout
@@ -61,7 +60,7 @@ class Event:
 def new_event(kind: str, generation: int, *, owner: str = "", data: Mapping[str, Any] | None = None) -> Event:
     """An event of now, with an id of its own. Keys whose value is None are left out."""
     kept = {key: value for key, value in (data or {}).items() if value is not None}
-    return Event(kind, generation, uuid4().hex[:16], owner, utc_now(), kept)
+    return Event(kind, generation, os.urandom(8).hex(), owner, utc_now(), kept)
 
 
 def utc_now() -> str:

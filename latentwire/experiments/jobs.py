@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Mapping
 
 SQUEUE_TIMEOUT_S = 20
@@ -44,6 +42,9 @@ class Jobs:
 
 def _queue() -> Mapping[str, tuple[str, int]] | None:
     """Job id → state, number of requeues; None where there is no queue or it does not answer."""
+    import shutil
+    import subprocess  # both only where there is something to ask about: a status does not wait for them
+
     if shutil.which("squeue") is None:
         return None
     command = ["squeue", "--noheader", "--Format=JobID:40,State:40,RestartCnt:20"]

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from latentwire.errors import LatentWireError
 from latentwire.experiments.events import Event, parse_event
@@ -61,13 +59,13 @@ class Leases:
         """The id of this checkout's leases: who reads an attempt from elsewhere cannot judge whether it lives."""
         if self._place is None:
             path = self.layout.place
-            create_exclusively(path, uuid4().hex + "\n", temporary_folder=self.layout.temporary)
+            create_exclusively(path, os.urandom(16).hex() + "\n", temporary_folder=self.layout.temporary)
             self._place = path.read_text(encoding="utf-8").strip()
         return self._place
 
     def now_s(self) -> float:
         """The file server's time, in seconds: the clocks of the machines that compare it may differ by minutes."""
-        probe = self.layout.leases / f".probe-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        probe = self.layout.leases / f".probe-{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
         try:
             self.layout.leases.mkdir(parents=True, exist_ok=True)
             try:

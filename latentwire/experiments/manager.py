@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from latentwire.errors import LatentWireError, UsageError
-from latentwire.experiments.check import validate
 from latentwire.experiments.index import Entry
 from latentwire.experiments.model import Attempt, Experiment, State
 from latentwire.experiments.registry import Registry
@@ -254,6 +253,8 @@ def _mark(registry: Registry, entries: Sequence[Entry], flags: argparse.Namespac
 
 
 def _validate(registry: Registry, *, as_json: bool) -> int:
+    from latentwire.experiments.check import validate
+
     problems = validate(registry)
     if as_json:
         print_json({"problems": [problem.as_json() for problem in problems]})

@@ -12,10 +12,10 @@ from latentwire.experiments.events import Event, parse_event, read_events
 from latentwire.experiments.fold import Folded, fold
 from latentwire.experiments.git import Git, GitError
 from latentwire.experiments.registry import Registry
-from latentwire.experiments.view import view_line, view_text
+from latentwire.experiments.view import view_content, view_line
 
 
-def view_of(git: Git, runs: str, tree: str) -> str:
+def view_of(git: Git, runs: str, tree: str) -> bytes:
     """The view that fits the events in a tree, neither older nor newer: a checkout of it has nothing to repair."""
     blobs: dict[str, str] = {}
     for line in git("ls-tree", "-r", "-z", tree, "--", f"{runs}/registry").split("\0")[:-1]:
@@ -29,7 +29,7 @@ def view_of(git: Git, runs: str, tree: str) -> str:
         except ValueError:
             continue  # set aside and named when it is read in a checkout
     folded = (fold(name, events[name], note=lambda line: None) for name in sorted(events))
-    return view_text(view_line(item.experiment, item.deciding) for item in folded)
+    return view_content(view_line(item.experiment, item.deciding) for item in folded)
 
 
 class RunsMerge:

@@ -6,13 +6,11 @@ Truth are the events (``events.py``), folded into states (``fold.py``). Who may 
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from latentwire.errors import StaleClaimError, UnknownNameError, UsageError
 from latentwire.experiments import events as kinds
@@ -24,9 +22,8 @@ from latentwire.experiments.layout import Layout, check_name
 from latentwire.experiments.leases import Lease, Leases, process_identity, process_is_gone
 from latentwire.experiments.model import Attempt, ErrorClass, Experiment, State
 from latentwire.experiments.outcome import finite, read_outcome, stamp
-from latentwire.experiments.policy import retry_reason
-from latentwire.experiments.view import is_view, view_text
-from latentwire.files import write_text
+from latentwire.experiments.view import is_view, view_content
+from latentwire.files import write_bytes
 
 #: how long an answer of the scheduler is believed
 QUEUE_AGE_S = 10.0
@@ -159,8 +156,13 @@ class Registry:
         folded = self._fold(name)
         if not self._decide(name, folded)[0]:
             return None
-        if not all(self._end_as_lost(name, generation, "its lease was over") for generation in self.leases.open(name)):
-            return None
+        for generation in self.leases.open(name):
+            # one that was not there at the first look may have come since, and is not over
+            lease = self.leases.read(name, generation)
+            if lease is not None and not self._is_over(name, generation, lease):
+                return None
+            if not self._end_as_lost(name, generation, "its lease was over"):
+                return None
         folded = self._fold(name)
         generation = max(folded.highest_generation, *self.leases.generations(name), 0) + 1
         lease, start = self._lease(folded, lease_s=lease_s, gpu=gpu, job=job_id, log=log, pid=pid)
@@ -269,18 +271,18 @@ class Registry:
 
     def _write_view(self, overview: Callable[[], list[Entry]]) -> list[Entry]:
         try:
-            present: str | None = self.layout.view.read_text(encoding="utf-8", errors="replace")
+            present: bytes | None = self.layout.view.read_bytes()
         except FileNotFoundError:
             present = None
         if present is not None and not is_view(present):
             from latentwire.experiments.legacy import import_in_place
 
-            import_in_place(self, present)
+            import_in_place(self, present.decode("utf-8", "replace"))
             present = None
         entries = overview()
-        text = view_text(entry.line for entry in entries)
-        if text != present and (entries or present is not None):
-            write_text(self.layout.view, text)
+        content = view_content([entry.line for entry in entries])
+        if content != present and (entries or present is not None):
+            write_bytes(self.layout.view, content)
         return entries
 
     # ------------------------------------------------------------------------------------------------------- details
@@ -307,6 +309,8 @@ class Registry:
         if experiment.state in (State.COMPLETED, State.INVALID):
             hint = "" if experiment.state is State.COMPLETED else "invalid; mark it for re-run when that is mended: "
             return False, hint + experiment.reason
+        from latentwire.experiments.policy import retry_reason  # the rules of all failure classes take as long to load as the rest
+
         return retry_reason(folded)
 
     def _held(self, name: str, *, but: int | None = None) -> str | None:
@@ -345,7 +349,7 @@ class Registry:
         """The lease and what the start event says."""
         result = folded.plan.get("result_file")
         before = stamp(self.layout.absolute(result)) if result and _is_fresh(folded) else None
-        job, host, owner = job or job_id(), socket.gethostname(), uuid4().hex
+        job, host, owner = job or job_id(), os.uname().nodename, os.urandom(16).hex()
         pid = os.getpid() if pid is None else pid
         process = process_identity(pid) if pid else None
         lease = Lease(owner, float(lease_s), host, job, job_restarts() if job == job_id() else 0, process, before)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -135,7 +134,7 @@ def _claim(registry: Registry, flags: argparse.Namespace) -> Claim:
         lease = leases.read(name, generation)
         if lease is None or (flags.owner and lease.owner != flags.owner):
             continue
-        if not flags.owner and (lease.host, lease.job_id) != (socket.gethostname(), job_id()):
+        if not flags.owner and (lease.host, lease.job_id) != (os.uname().nodename, job_id()):
             holder = f"{lease.host}" + (f", job {lease.job_id}" if lease.job_id else "")
             raise StaleClaimError(f"{name} is held by {holder}, not by this host and job; give --owner, which `start` printed")
         return Claim(name, generation, lease.owner, lease.lease_s)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from latentwire.errors import LatentWireError
 from latentwire.experiments.collect import collect
@@ -23,7 +22,7 @@ from latentwire.experiments.git import Git, GitError
 from latentwire.experiments.layout import CORRUPT, Layout
 from latentwire.experiments.merge import RunsMerge, view_of
 from latentwire.experiments.registry import Registry
-from latentwire.files import create_exclusively, write_text
+from latentwire.files import create_exclusively, write_bytes
 
 MOST_FILE_BYTES = 5 * 2**20
 TRIES, FIRST_PAUSE_S, MOST_PAUSE_S = 8, 0.5, 20.0
@@ -111,7 +110,7 @@ def _commit_runs(git: Git, registry: Registry, say: Say) -> int:
         commit = git.commit(tree, [head], _message(registry, len(paths)))
         git("update-ref", "-m", "results", "HEAD", commit, head)
     # a checkout without other changes is then clean, and can move
-    write_text(registry.layout.view, view)
+    write_bytes(registry.layout.view, view)
     paths = sorted({*paths, f"{_runs_path(git, registry.layout)}/{registry.layout.view.name}"})
     try:
         git("update-index", "--add", "-z", "--stdin", stdin="".join(f"{path}\0" for path in paths))
@@ -122,11 +121,11 @@ def _commit_runs(git: Git, registry: Registry, say: Say) -> int:
     return len(paths) if changed else 0
 
 
-def _with_view(git: Git, registry: Registry, tree: str) -> tuple[str, str]:
+def _with_view(git: Git, registry: Registry, tree: str) -> tuple[str, bytes]:
     """A tree with the view that fits its events, and that view."""
     runs = _runs_path(git, registry.layout)
     view = view_of(git, runs, tree)
-    return git.with_files(tree, {f"{runs}/{registry.layout.view.name}": git.add_blob(view.encode())}), view
+    return git.with_files(tree, {f"{runs}/{registry.layout.view.name}": git.add_blob(view)}), view
 
 
 def _new_files(git: Git, layout: Layout, say: Say) -> list[str]:
@@ -244,12 +243,12 @@ def _push(git: Git, upstream: Upstream, commit: str) -> str:
 @contextmanager
 def _alone(registry: Registry) -> Iterator[None]:
     """One exchange at a time in a checkout. A lock whose holder was killed is broken after a quarter of an hour."""
-    layout, token = registry.layout, json.dumps({"id": uuid4().hex, "pid": os.getpid()})
+    layout, token = registry.layout, json.dumps({"id": os.urandom(8).hex(), "pid": os.getpid()})
     give_up_s = time.monotonic() + LOCK_WAIT_S
     while not create_exclusively(layout.git_lock, token, temporary_folder=layout.temporary):
         try:
             if registry.leases.now_s() - layout.git_lock.stat().st_mtime > LOCK_AGE_S:
-                os.replace(layout.git_lock, layout.temporary / f"broken-{uuid4().hex}.tmp")
+                os.replace(layout.git_lock, layout.temporary / f"broken-{os.urandom(8).hex()}.tmp")
                 continue
         except FileNotFoundError:
             continue

@@ -8,7 +8,7 @@ from typing import Any
 
 from latentwire.experiments.model import Attempt, Experiment
 
-_FIRST_LINE = '{"schema_version": 1, "about": "rebuilt from the events in runs/registry; edits are overwritten", "experiments": {'
+_FIRST_LINE = b'{"schema_version": 1, "about": "rebuilt from the events in runs/registry; edits are overwritten", "experiments": {'
 
 
 def view_entry(experiment: Experiment, deciding: Attempt | None) -> dict[str, Any]:
@@ -39,26 +39,26 @@ def view_entry(experiment: Experiment, deciding: Attempt | None) -> dict[str, An
     return {key: value for key, value in entry.items() if value is not None}
 
 
-def view_line(experiment: Experiment, deciding: Attempt | None) -> str:
-    """``"name": {…}`` on one line, without tabs."""
-    return f"{json.dumps(experiment.name)}: {json.dumps(view_entry(experiment, deciding), ensure_ascii=False)}"
+def view_line(experiment: Experiment, deciding: Attempt | None) -> bytes:
+    """``"name": {…}`` on one line, in UTF-8: of ten thousand lines nobody wants to decode more than those shown."""
+    return f"{json.dumps(experiment.name)}: {json.dumps(view_entry(experiment, deciding), ensure_ascii=False)}".encode()
 
 
-def entry_of(line: str) -> dict[str, Any]:
+def entry_of(line: bytes) -> dict[str, Any]:
     """What a line of the view says."""
-    entry: dict[str, Any] = next(iter(json.loads("{" + line + "}").values()))
+    entry: dict[str, Any] = next(iter(json.loads(b"{" + line + b"}").values()))
     return entry
 
 
-def view_text(lines: Iterable[str]) -> str:
+def view_content(lines: Iterable[bytes]) -> bytes:
     """The whole view from its lines, sorted by name already."""
-    body = ",\n".join(lines)
-    return f"{_FIRST_LINE}\n{body}\n}}}}\n" if body else f"{_FIRST_LINE}\n}}}}\n"
+    body = b",\n".join(lines)
+    return _FIRST_LINE + (b"\n" + body if body else b"") + b"\n}}\n"
 
 
-def is_view(text: str) -> bool:
+def is_view(content: bytes) -> bool:
     """Whether a file was written as a view, even if it has been cut or merged since; others may be registries of the old format."""
-    return text.startswith(_FIRST_LINE[:22])
+    return content.startswith(_FIRST_LINE[:22])
 
 
 def attempt_as_json(attempt: Attempt) -> Mapping[str, Any]:

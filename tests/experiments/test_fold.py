@@ -10,6 +10,7 @@ from latentwire.experiments.fold import Folded, fold
 from latentwire.experiments.model import ErrorClass, State
 
 IDS = st.text("0123456789abcdef", min_size=16, max_size=16)
+OWNERS = st.sampled_from("xyz")
 GENERATIONS = st.integers(0, 4)
 HASHES = st.sampled_from(["", "one", "two"])
 
@@ -36,10 +37,8 @@ def mark(identity: str, generation: int, reason: str = "why not") -> Event:
 
 events = st.one_of(
     st.builds(lambda i, g, v, h: plan(i, g, v, h), IDS, GENERATIONS, st.integers(1, 3), HASHES),
-    st.builds(lambda o, g, h: start(o, g, h), st.sampled_from("xyz"), GENERATIONS, HASHES),
-    st.builds(
-        lambda k, o, g, i: Event(k, g, i, o, "", {"reason": "r", "error": "e"}), st.sampled_from(ENDINGS), st.sampled_from("xyz"), GENERATIONS, IDS
-    ),
+    st.builds(lambda o, g, h: start(o, g, h), OWNERS, GENERATIONS, HASHES),
+    st.builds(lambda k, o, g, i: Event(k, g, i, o, "", {"reason": "r"}), st.sampled_from(ENDINGS), OWNERS, GENERATIONS, IDS),
     st.builds(lambda i, g: mark(i, g), IDS, GENERATIONS),
     st.builds(lambda i, g: Event("of-a-later-version", g, i), IDS, GENERATIONS),
 )  # fmt: skip

@@ -125,6 +125,26 @@ def test_who_was_taken_over_is_refused_whatever_it_does(registry: Registry) -> N
     assert [attempt.state for attempt in registry.experiment("a").attempts] == [State.LOST, State.COMPLETED]
 
 
+def test_a_claim_that_comes_between_the_look_and_the_lease_of_another_is_left_alone(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan(registry, "a")
+    quicker: list[Claim] = []
+    decide = Registry._decide
+
+    def slow(self: Registry, *arguments: object, **settings: object) -> tuple[bool, str]:
+        answer = decide(self, *arguments, **settings)  # type: ignore[arg-type]
+        if not quicker:
+            monkeypatch.undo()
+            quicker.append(claimed(Registry(registry.layout.runs), "a"))
+        return answer
+
+    monkeypatch.setattr(Registry, "_decide", slow)
+    assert registry.claim("a", lease_s=60.0) is None
+    registry.heartbeat(quicker[0])
+    assert registry.experiment("a").state is State.RUNNING
+
+
 def test_a_lost_one_is_found_and_its_owner_refused(registry: Registry) -> None:
     plan(registry, "a")
     claim = claimed(registry, "a")

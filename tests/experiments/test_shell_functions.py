@@ -27,7 +27,11 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def start(registry: Registry, script: str, lease_s: int = 300) -> subprocess.Popen[str]:
-    settings = {"LATENTWIRE_RUNS": str(registry.layout.runs), "LATENTWIRE_PYTHON": sys.executable, "LATENTWIRE_LEASE_S": str(lease_s)}
+    settings = {
+        "LATENTWIRE_RUNS": str(registry.layout.runs),
+        "LATENTWIRE_PYTHON": sys.executable,
+        "LATENTWIRE_LEASE_S": str(lease_s),
+    }
     text = f"set -euo pipefail\nsource {FUNCTIONS}\ncd {registry.layout.root}\n{script}\n"
     command = ["bash", "-c", text]
     return subprocess.Popen(command, env={**os.environ, **settings}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -67,7 +71,9 @@ def test_shellcheck_has_no_complaint() -> None:
 
 
 def test_an_experiment_is_run_once_and_its_output_kept(registry: Registry) -> None:
-    script = f"run_experiment a --gpu 2 --result-file a.json -- bash -c 'echo seen; echo warned >&2; {RESULT} a.json; echo x >> count'"
+    script = (
+        f"run_experiment a --gpu 2 --result-file a.json -- bash -c 'echo seen; echo warned >&2; {RESULT} a.json; echo x >> count'"
+    )
     code, _, err = run(registry, f"{script}\n{script}\necho after")
     assert code == 0, err
     assert "a: not run: completed by attempt 1" in err
@@ -105,7 +111,10 @@ def test_other_endings(registry: Registry, command: str, code: int, state: State
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_signal_reaches_the_whole_command_and_the_attempt_is_preempted(registry: Registry, number: signal.Signals) -> None:
     marker = f"sleep 98{number.value}.{os.getpid()}"
-    process = start(registry, f"trap 'echo mine' TERM USR2\nrun_experiment a -- bash -c '{marker} & wait' || echo \"code $?\"\ntrap -p TERM USR2")
+    process = start(
+        registry,
+        f"trap 'echo mine' TERM USR2\nrun_experiment a -- bash -c '{marker} & wait' || echo \"code $?\"\ntrap -p TERM USR2",
+    )
     until(lambda: bool(alive(marker)))
     process.send_signal(number)
     out, err = process.communicate(timeout=30)

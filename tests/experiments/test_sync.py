@@ -245,7 +245,7 @@ def test_no_remote_and_no_network_are_said_and_nothing_is_lost(
     monkeypatch.setattr(syncing, "FIRST_PAUSE_S", 0.001)
     plan(laptop, "a")
     (tmp_path / "upstream.git").rename(tmp_path / "away.git")
-    with pytest.raises(LatentWireError, match="not pushed after 8 tries .* all is committed here"):
+    with pytest.raises(LatentWireError, match=r"not pushed after 8 tries .* all is committed here"):
         push_results(laptop, say=quiet)
     (tmp_path / "away.git").rename(tmp_path / "upstream.git")
     assert "pushed" in push_results(laptop, say=quiet)
