@@ -75,6 +75,8 @@ class SlurmTestbed:
     def start_now(self, number: str) -> None:
         """Slurm lets a requeued job wait for two minutes; a test does not."""
         self.wait_for(number, "PENDING")
+        # Slurm tells the credentials of two starts apart by the second
+        time.sleep(2.5)
         self("scontrol", "update", f"JobId={number}", "StartTime=now")
 
     def wait_for(self, number: str, *states: str, timeout_s: float = 120) -> str:

@@ -86,18 +86,25 @@ def test_a_disturbed_job_ends_like_an_undisturbed_one(slurm: SlurmTestbed, tmp_p
     git(calm, "remote", "remove", "origin")
     calm_job, rough_job = submit(slurm, calm, gpus=1), submit(slurm, rough, gpus=2)
 
+    def wait_for_work(completed: int, running: int) -> None:
+        def reached() -> bool:
+            assert slurm.job(rough_job)["JobState"] in ("RUNNING", "PENDING", "COMPLETING"), printed(rough)
+            return count(rough, State.COMPLETED) >= completed and count(rough, State.RUNNING) >= running
+
+        wait_until(reached, f"{completed} completed and {running} running")
+
     # the warning before a time limit: the script itself asks to be requeued
-    wait_until(lambda: count(rough, State.COMPLETED) >= 1 and count(rough, State.RUNNING) >= 1, "first experiments")
+    wait_for_work(1, 1)
     slurm("scancel", "--batch", "--signal=USR2", rough_job)
     slurm.start_now(rough_job)
 
     # pre-emption by Slurm
-    wait_until(lambda: count(rough, State.COMPLETED) >= 4 and count(rough, State.RUNNING) >= 2, "work after the warning")
+    wait_for_work(3, 2)
     slurm("scontrol", "requeue", rough_job)
     slurm.start_now(rough_job)
 
     # a worker that is killed outright, as by a lack of memory
-    wait_until(lambda: count(rough, State.COMPLETED) >= 6 and count(rough, State.RUNNING) >= 2, "work after the requeue")
+    wait_for_work(5, 2)
     victim = next(item for item in experiments(rough).values() if item.state is State.RUNNING)
     assert victim.last is not None
     assert victim.last.pid is not None
