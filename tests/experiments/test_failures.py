@@ -309,7 +309,7 @@ REAL_MESSAGES = [
         ErrorClass.HUB_ACCESS,
     ),
     (
-        "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='pypi.org', port=443): Max retries exceeded with url: /x "
+        "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='example.org', port=443): Max retries exceeded with url: /x "
         "(Caused by NewConnectionError('Failed to establish a new connection: [Errno 101] Network is unreachable'))",
         ErrorClass.NETWORK,
     ),
