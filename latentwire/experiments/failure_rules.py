@@ -117,6 +117,7 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         r"failed to listen on any local network address|[Aa]ddress already in use",
         r"NCCL error.*(?:system|remote|network)|ncclSystemError|ncclRemoteError",
         r"Remote end closed connection",
+        r"50[0-4] Server Error",
     ),
     *_rules(ErrorClass.PERMISSION, r"[Pp]ermission denied", r"Read-only file system", r"Operation not permitted"),
     *_rules(
@@ -293,18 +294,25 @@ BY_ERRNO: dict[int, ErrorClass] = {
 
 #: signal numbers as on Linux: logs of a cluster are read on any laptop, where the numbers of ``signal`` may differ
 BY_SIGNAL: dict[int, tuple[ErrorClass, str]] = {
+    1: (ErrorClass.PREEMPTED, "stopped by SIGHUP: the terminal or connection that started it was closed"),
     2: (ErrorClass.PREEMPTED, "interrupted (SIGINT)"),
+    6: (ErrorClass.UNKNOWN, "aborted (SIGABRT): a library gave up; what it said stands in the log"),
     7: (ErrorClass.OOM, "ended by SIGBUS: shared memory or a mapped file could not be provided"),
     9: (
         ErrorClass.UNKNOWN,
         "killed by SIGKILL without a message: the kernel's memory killer, or the scheduler after its grace time",
     ),
+    10: (ErrorClass.PREEMPTED, "stopped by SIGUSR1, a warning before the time limit or a pre-emption"),
+    11: (ErrorClass.UNKNOWN, "crashed (SIGSEGV): a fault in native code"),
     12: (ErrorClass.PREEMPTED, "stopped by SIGUSR2, the warning before the time limit or a pre-emption"),
     14: (ErrorClass.TIMEOUT, "ended by SIGALRM: a time limit of the process itself"),
     15: (ErrorClass.PREEMPTED, "stopped by SIGTERM: pre-empted or cancelled"),
     24: (ErrorClass.TIMEOUT, "ended by SIGXCPU: the limit on CPU time"),
     25: (ErrorClass.DISK_QUOTA, "ended by SIGXFSZ: the limit on file size"),
 }
+
+#: signals that a process gets for a fault of its own, so that what it said before explains it
+OWN_FAULT_SIGNALS = frozenset({4, 6, 7, 8, 11})
 
 BY_EXIT_CODE: dict[int, tuple[ErrorClass, str]] = {
     2: (ErrorClass.CONFIG, "exit code 2: the command line or the config was refused"),

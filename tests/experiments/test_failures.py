@@ -358,6 +358,12 @@ def test_who_ended_the_process_explains_the_signal() -> None:
     assert classify(exit_code=75, log_text=limit).error_class is ErrorClass.PREEMPTED
 
 
+def test_what_a_crashing_process_said_explains_its_signal() -> None:
+    log = "terminate called after throwing an instance of 'c10::Error'\n  what():  CUDA error: out of memory\n"
+    assert child(f"import os, sys; sys.stderr.write({log!r}); sys.stderr.flush(); os.abort()").error_class is ErrorClass.OOM
+    assert "SIGSEGV" in child("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)").message
+
+
 def test_an_exception_of_no_known_class_yields_to_its_cause() -> None:
     def provoke() -> None:
         try:

@@ -1,0 +1,496 @@
+"""The diagnosis names the planted cause first, shows where it stands, and invents nothing where all is well."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+
+from latentwire.bridges.pooled import PooledBridge
+from latentwire.config import build_config
+from latentwire.experiments.diagnosis import Diagnosis, compare_runs, diagnose
+from latentwire.experiments.diagnosis.hypotheses import HYPOTHESES
+from latentwire.experiments.diagnosis.outputs import hungarian
+from latentwire.experiments.model import Attempt, ErrorClass, Experiment, State
+from latentwire.models.receiver import SoftTokens
+from tests.evaluation.making import free
+from tests.experiments.planted import ANSWER_CUE, planted_config, run_planted, sentiment_rows, write_task
+from tests.experiments.written import CONFIG, DONE, LABELS, curve, labelled, noisy, written
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = Path(__file__).parent / "golden"
+FEW_STEPS: dict[str, Any] = {"steps": 6, "batch_size": 4, "log_every": 2, "validate_every": 3, "checkpoint_every": 3}
+FEW_ROWS: dict[str, Any] = {"train_rows": 20, "validation_rows": 4}
+GOLD = [index % len(LABELS) for index in range(240)]
+
+
+def places_exist(diagnosis: Diagnosis, root: Path) -> None:
+    """Every ``file:line`` that is cited is a line of a file of the run, or of the code."""
+    for finding in diagnosis.findings:
+        for item in (*finding.speaks_for, *finding.speaks_against):
+            if item.where is None:
+                continue
+            path, _, line = item.where.rpartition(":") if item.where.rpartition(":")[2].isdigit() else (item.where, "", "1")
+            file = next((base / path for base in (root, ROOT) if (base / path).exists()), None)
+            assert file is not None, item
+            if file.is_file():
+                assert 1 <= int(line) <= len(file.read_text().splitlines()), item
+
+
+def caused_by(experiment: Experiment, root: Path, name: str, **more: Any) -> Diagnosis:
+    found = diagnose(experiment, root=root, others={}, **more)
+    assert found.cause is not None, found.as_markdown()
+    assert found.cause.name == name, found.as_markdown()
+    places_exist(found, root)
+    assert not found.is_healthy
+    return found
+
+
+# ----------------------------------------------------------------------------- faults planted in real trainings of a few steps
+
+
+def test_options_that_the_cut_took_are_the_cause(tmp_path: Path) -> None:
+    """The text is shortened after the choices were appended to it."""
+    long = " and this is said in many more words than anybody wants"
+    rows = [
+        {
+            **row,
+            "context": f"{row['context']}{long}\nA. excellent\nB. terrible",
+            "answer": "A" if row["answer"] == "positive" else "B",
+        }
+        for row in sentiment_rows("train", 40)
+    ]
+    task = write_task(
+        tmp_path,
+        rows,
+        rows[:24],
+        kind="multiple_choice",
+        options={"list": ["excellent", "terrible"]},
+        answer={"field": "answer", "as": "letter"},
+        limits={"cut": "context", "sender_tokens": 24},
+    )
+    config = planted_config(tmp_path, task, "run", training=FEW_STEPS, data={"data_dir": str(tmp_path / "data"), **FEW_ROWS})
+    found = caused_by(run_planted(tmp_path, config, "run", rows=24), tmp_path, "options_cut")
+    assert "20 of 20 train rows held their options before the cut" in found.as_markdown()
+
+
+def test_a_bridge_that_no_gradient_reaches_is_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = PooledBridge.forward
+
+    def detached(bridge: PooledBridge, read: Any) -> SoftTokens:
+        soft = whole(bridge, read)
+        return SoftTokens(soft.vectors.detach() + 0 * soft.vectors, soft.mask)
+
+    monkeypatch.setattr(PooledBridge, "forward", detached)
+    task = write_task(tmp_path, sentiment_rows("train", 40), sentiment_rows("test", 24))
+    config = planted_config(tmp_path, task, "run", training=FEW_STEPS, data={"data_dir": str(tmp_path / "data"), **FEW_ROWS})
+    found = caused_by(run_planted(tmp_path, config, "run", rows=24), tmp_path, "dead_bridge")
+    assert found.cause is not None
+    assert found.cause.confidence == "certain"
+    assert any(item.where == "runs/run/log.jsonl:1" for item in found.cause.speaks_for)
+
+
+def test_a_rate_that_makes_the_loss_overflow_is_the_cause(tmp_path: Path) -> None:
+    task = write_task(tmp_path, sentiment_rows("train", 40), sentiment_rows("test", 24))
+    training = {**FEW_STEPS, "optimizer": "adamw", "lr": 1e30, "log_every": 1}
+    config = planted_config(tmp_path, task, "run", training=training, data={"data_dir": str(tmp_path / "data"), **FEW_ROWS})
+    run = run_planted(tmp_path, config, "run")
+    assert run.last is not None
+    assert run.last.error_class is ErrorClass.NAN
+    found = caused_by(run, tmp_path, "diverged")
+    assert found.cause is not None
+    assert found.cause.command.endswith("--set training.lr=0.0002 --set output_dir=runs/run-check")
+    assert "training.lr is 1e+30" in found.as_markdown()
+
+
+def test_targets_longer_than_their_room_are_the_cause(tmp_path: Path) -> None:
+    """The library refuses what the published run cut silently; the diagnosis says which limit is to be raised."""
+    rows = [{**row, "answer": "one two three four five six seven eight nine ten " * 2} for row in sentiment_rows("train", 40)]
+    task = write_task(tmp_path, rows, rows[:24], kind="generation", options=None, metrics=["exact_match"], max_new_tokens=16)
+    config = planted_config(tmp_path, task, "run", training=FEW_STEPS, data={"data_dir": str(tmp_path / "data"), **FEW_ROWS})
+    run = run_planted(tmp_path, config, "run")
+    assert run.state is State.FAILED
+    found = caused_by(run, tmp_path, "targets_cut")
+    assert found.cause is not None
+    assert found.cause.speaks_for[0].where == "runs/logs/run.log:2"
+    assert "variant.max_new_tokens=" in found.cause.command
+    # what to type next is a setting that the library takes
+    setting = next(part for part in found.cause.command.split() if part.startswith("variant."))
+    assert build_config(config.model_dump(), [setting], where="test").variant.max_new_tokens is not None
+
+
+def test_a_receiver_that_sees_the_context_itself_is_the_cause(tmp_path: Path) -> None:
+    prompt = "{context}" + ANSWER_CUE
+    task = write_task(tmp_path, sentiment_rows("train", 40), sentiment_rows("test", 24), receiver_prompt=prompt)
+    config = planted_config(tmp_path, task, "run", training=FEW_STEPS, data={"data_dir": str(tmp_path / "data"), **FEW_ROWS})
+    caused_by(run_planted(tmp_path, config, "run", rows=24), tmp_path, "same_view")
+
+
+def test_running_out_of_memory_is_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*arguments: Any, **settings: Any) -> torch.Tensor:
+        return torch.ones(10**15)
+
+    monkeypatch.setattr("latentwire.training.trainer.task_loss", too_much)
+    task = write_task(tmp_path, sentiment_rows("train", 40), sentiment_rows("test", 24))
+    config = planted_config(tmp_path, task, "run", training=FEW_STEPS, data={"data_dir": str(tmp_path / "data"), **FEW_ROWS})
+    found = caused_by(run_planted(tmp_path, config, "run"), tmp_path, "oom")
+    assert found.cause is not None
+    assert "--set training.batch_size=2 " in found.cause.command
+    assert "can't allocate memory" in found.as_markdown()
+
+
+# -------------------------------------------------------------------------------------------------- files written by the library
+
+
+def test_an_experiment_left_running_is_lost_and_says_what_a_restart_costs(tmp_path: Path) -> None:
+    lost = written(
+        tmp_path,
+        "run",
+        log=curve(400),
+        log_text="step 300: loss 1.2\nstep 400: loss 1.1\n",
+        state=State.LOST,
+        reason="no heartbeat for 312 s, and job 4242 is gone",
+        attempt={"ended": None, "exit_code": None},
+    )
+    (tmp_path / "runs/run/checkpoint.safetensors").write_bytes(b"x")
+    found = caused_by(lost, tmp_path, "lost")
+    assert "log.jsonl ends at step 400 of 1000" in found.as_markdown()
+    assert "it resumes from runs/run/checkpoint.safetensors" in found.as_markdown()
+    assert found.cause is not None
+    assert found.cause.command == "python scripts/experiment_manager.py --mark-rerun run"
+
+
+def test_a_run_left_running_names_who_ended_it_where_the_log_does(tmp_path: Path) -> None:
+    limit = "slurmstepd: error: *** JOB 4242 ON node7 CANCELLED AT 2025-11-01T12:00:00 DUE TO TIME LIMIT ***"
+    left = written(
+        tmp_path,
+        "run",
+        log=curve(400),
+        log_text=f"step 400\n{limit}\n",
+        state=State.RUNNING,
+        attempt={"ended": None, "exit_code": None},
+    )
+    last_write_s = max(path.stat().st_mtime for path in (tmp_path / "runs/run").iterdir())
+    found = caused_by(left, tmp_path, "lost", now_s=last_write_s + 5 * 3600)
+    assert "DUE TO TIME LIMIT" in found.as_markdown()
+    assert "5.0 hours ago" in found.as_markdown()
+
+
+def test_a_run_that_still_writes_is_not_lost(tmp_path: Path) -> None:
+    alive = written(tmp_path, "run", log=curve(400), state=State.RUNNING, attempt={"ended": None, "exit_code": None})
+    last_write_s = max(path.stat().st_mtime for path in (tmp_path / "runs/run").iterdir())
+    found = diagnose(alive, root=tmp_path, others={}, now_s=last_write_s + 20)
+    assert found.cause is None
+
+
+def test_labels_in_another_order_are_the_cause_and_the_order_is_told(tmp_path: Path) -> None:
+    given = [(label + 1) % len(LABELS) for label in noisy(GOLD, 0.1)]
+    swapped = written(tmp_path, "run", records=labelled(given, GOLD), log=curve(), summary={"validation": 0.9})
+    found = caused_by(swapped, tmp_path, "labels_swapped")
+    assert "“entity” as “abbreviation”" in found.as_markdown()
+    assert "“abbreviation” as “number”" in found.as_markdown()
+
+
+def test_two_labels_that_changed_places_are_found_among_many(tmp_path: Path) -> None:
+    exchange = {0: 3, 3: 0}
+    given = [exchange.get(label, label) for label in noisy(GOLD, 0.05)]
+    found = caused_by(written(tmp_path, "run", records=labelled(given, GOLD), log=curve()), tmp_path, "labels_swapped")
+    assert found.cause is not None
+    assert "“description” as" not in found.cause.speaks_for[0].text
+
+
+@pytest.mark.parametrize("labels", [2, 6, 77])
+def test_random_answers_are_no_swapped_labels(tmp_path: Path, labels: int) -> None:
+    """With many labels some exchange always fits the rows that it was chosen on."""
+    names = [f"label {number:02}" for number in range(labels)]
+    rng = Random(labels)
+    given, gold = ([rng.randrange(labels) for _ in range(300)] for _ in range(2))
+    found = diagnose(written(tmp_path, "run", records=labelled(given, gold, names), log=curve()), root=tmp_path, others={})
+    assert "labels_swapped" not in [finding.name for finding in found.findings if finding.is_found]
+
+
+def test_the_assignment_is_a_cheapest_one() -> None:
+    from scipy.optimize import linear_sum_assignment
+
+    rng = Random(5)
+    for size in (1, 2, 7, 20):
+        for _ in range(5):
+            cost = [[float(rng.randrange(-9, 10)) for _ in range(size)] for _ in range(size)]
+            ours = hungarian(cost)
+            rows, columns = linear_sum_assignment(cost)
+            assert sorted(ours) == list(range(size))
+            assert sum(cost[row][column] for row, column in enumerate(ours)) == sum(
+                cost[r][c] for r, c in zip(rows, columns, strict=True)
+            )
+
+
+def test_one_answer_for_all_rows_is_named_with_what_is_right_about_it(tmp_path: Path) -> None:
+    log = curve(end=1.75, shuffled_gap=0.4)
+    found = caused_by(written(tmp_path, "run", records=labelled([1] * 240, GOLD), log=log), tmp_path, "majority_answer")
+    assert "“entity” is the answer to 100% of the rows; it is right for 17%" in found.as_markdown()
+
+
+def test_right_answers_in_other_words_are_a_matter_of_the_metric(tmp_path: Path) -> None:
+    records = [free(index, f"The answer is {index + 10} apples.", str(index + 10)) for index in range(60)]
+    caused_by(written(tmp_path, "run", records=records, log=curve()), tmp_path, "metric_mismatch")
+
+
+def test_silence_is_named(tmp_path: Path) -> None:
+    records = [free(index, "", f"{index} apples") for index in range(40)]
+    caused_by(written(tmp_path, "run", records=records, log=curve()), tmp_path, "empty_answers")
+
+
+def test_a_message_that_carries_nothing_is_named(tmp_path: Path) -> None:
+    given = noisy(GOLD, 1.0)
+    log = curve(end=1.75, shuffled_gap=0.001, effective_rank=1.1)
+    run = written(tmp_path, "run", records=labelled(given, GOLD), log=log, controls={"shuffled": labelled(given, GOLD)})
+    caused_by(run, tmp_path, "message_ignored")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
+def test_a_healthy_run_is_reported_as_healthy(tmp_path: Path, share: float) -> None:
+    """Weak and strong results alike, as long as they beat chance and their message matters."""
+    run = written(
+        tmp_path,
+        "run",
+        records=labelled(noisy(GOLD, share), GOLD),
+        controls={"shuffled": labelled(noisy(GOLD, 1.0, seed=3), GOLD)},
+        log=curve(),
+        summary={"validation": 1 - share, "train_rows": 5000, "best_step": 1000},
+        log_text="results written\n",
+    )
+    found = diagnose(run, root=tmp_path, others={})
+    assert found.cause is None, found.as_markdown()
+    assert found.is_healthy
+    assert "No problem was found." in found.as_markdown()
+    assert "Nothing needs to be mended." in found.as_markdown()
+
+
+def test_targets_that_all_have_one_length_are_no_fault_where_they_are_learned(tmp_path: Path) -> None:
+    """Codes of eight symbols look like targets cut at eight tokens."""
+    codes = [" ".join(f"{index * place % 7}" for place in range(1, 9)) for index in range(60)]
+    records = [free(index, code if index % 4 else "0", code, message_tokens=8) for index, code in enumerate(codes)]
+    tokens = {"p50": 8, "max": 8, "at_max": 1.0}
+    rows = [{"task": "trec", "split": "train", "rows": 500, "sender_sees": "a", "receiver_sees": "b", "labels": {}, "bits": 40.0}]
+    rows[0] |= {"target_tokens": tokens, "target_words_p50": 8, "sender_words_shown": 0.2, "max_new_tokens": 16}
+    found = diagnose(written(tmp_path, "run", records=records, rows=rows, log=curve()), root=tmp_path, others={})
+    assert found.is_healthy, found.as_markdown()
+
+
+def test_a_good_score_that_another_message_gives_too_is_no_communication(tmp_path: Path) -> None:
+    given = noisy(GOLD, 0.3)
+    run = written(
+        tmp_path,
+        "run",
+        records=labelled(given, GOLD),
+        controls={"shuffled": labelled([*given[:-6], *([0] * 6)], GOLD)},
+        log=curve(shuffled_gap=0.0),
+        rows=[{"task": "trec", "split": "train", "rows": 9, "sender_sees": "a", "receiver_sees": "b", "sender_words_shown": 0.1}],
+    )
+    caused_by(run, tmp_path, "message_ignored")
+
+
+@pytest.mark.parametrize("error_class", list(ErrorClass))
+def test_every_class_of_failure_is_explained(tmp_path: Path, error_class: ErrorClass) -> None:
+    failed = written(
+        tmp_path,
+        "run",
+        state=State.PREEMPTED if error_class is ErrorClass.PREEMPTED else State.FAILED,
+        reason="failed",
+        attempt={"exit_code": 1, "error_class": error_class, "error": f"what was said about {error_class.value}"},
+    )
+    found = diagnose(failed, root=tmp_path, others={})
+    assert found.cause is not None
+    assert found.cause.name == {ErrorClass.NAN: "diverged"}.get(error_class, error_class.value)
+    assert f"what was said about {error_class.value}" in found.as_markdown()
+    assert len(found.cause.mechanism) > 40
+
+
+def test_other_experiments_that_failed_alike_point_at_the_place(tmp_path: Path) -> None:
+    end = {"exit_code": 1, "error_class": ErrorClass.DISK_QUOTA, "error": "Disk quota exceeded"}
+    runs = {name: written(tmp_path, name, state=State.FAILED, attempt=end) for name in ("one", "two", "three")}
+    found = diagnose(runs["one"], root=tmp_path, others=runs)
+    assert "2 other experiment(s) ended in this class (three, two): the place, not this experiment" in found.as_markdown()
+
+
+def test_a_run_that_worked_shows_which_setting_matters(tmp_path: Path) -> None:
+    training = CONFIG["training"] | {"lr": 0.00001}
+    log = curve(end=1.78, shuffled_gap=0.05)
+    poor = written(tmp_path, "poor", records=labelled(noisy(GOLD, 1.0), GOLD), log=log, config={"training": training})
+    good = written(tmp_path, "good", records=labelled(GOLD, GOLD), log=curve())
+    found = diagnose(poor, root=tmp_path, others={"good": good, "poor": poor})
+    assert found.cause is not None
+    assert found.cause.name == "unlike_its_peers", found.as_markdown()
+    assert "good reached 100.0%; 1 settings differ: training.lr 1e-05 here, 0.01 there" in found.as_markdown()
+    assert "--set training.lr=0.01 " in found.cause.command
+
+
+def test_an_experiment_that_never_ran_says_so(tmp_path: Path) -> None:
+    found = diagnose(Experiment("new", State.PENDING, "planned"), root=tmp_path, others={})
+    assert not found.is_healthy
+    assert "Nothing is known yet" in found.as_markdown()
+
+
+def test_an_invalid_result_tells_what_the_registry_and_the_check_said(tmp_path: Path) -> None:
+    found = diagnose(
+        written(tmp_path, "run", state=State.INVALID, reason="the result file holds no finite number"), root=tmp_path, others={}
+    )
+    assert found.cause is not None
+    assert found.cause.name == "invalid_result"
+    assert "the result file holds no finite number" in found.as_markdown()
+
+
+def test_damaged_files_are_named_and_stop_nothing(tmp_path: Path) -> None:
+    run = written(tmp_path, "run", records=labelled(GOLD, GOLD), log=curve())
+    path = tmp_path / "runs/run/log.jsonl"
+    path.write_text(path.read_text()[:-20])
+    (tmp_path / "runs/run/train.json").write_text('{"validation": ')
+    answers = next((tmp_path / "runs/run/predictions").rglob("*.jsonl"))
+    answers.write_text(answers.read_text()[:-20])
+    text = diagnose(run, root=tmp_path, others={}).as_markdown()
+    assert "'runs/run/predictions/trec/bridge-pooled-seed42.jsonl' are cut or corrupt (239 of 240 rows)" in text
+    assert "runs/run/log.jsonl:10 cannot be read" in text
+    assert "runs/run/train.json cannot be read" in text
+
+
+def test_json_holds_what_markdown_says(tmp_path: Path) -> None:
+    given = [(label + 1) % len(LABELS) for label in GOLD]
+    found = diagnose(written(tmp_path, "run", records=labelled(given, GOLD), log=curve()), root=tmp_path, others={})
+    content = json.loads(json.dumps(found.as_json()))
+    assert content["cause"] == "labels_swapped"
+    assert content["healthy"] is False
+    first = content["hypotheses"][0]
+    assert first["found"] is True
+    assert first["for"][0]["where"] in found.as_markdown()
+    assert first["command"] in found.as_markdown()
+    assert set(content["background"]) >= {"The run", "What happened", "Outputs against targets", "Objective"}
+
+
+def test_a_long_log_is_cited_by_its_true_line(tmp_path: Path) -> None:
+    lines = [f"step {number} " + "." * 200 for number in range(8000)]
+    text = "\n".join([*lines, "ModuleNotFoundError: No module named 'peft'", ""])
+    end = {"exit_code": 1, "error_class": ErrorClass.IMPORT, "error": "No module named 'peft'"}
+    failed = written(tmp_path, "run", log_text=text, state=State.FAILED, attempt=end)
+    found = caused_by(failed, tmp_path, "import")
+    assert found.cause is not None
+    assert found.cause.speaks_for[0].where == "runs/logs/run.log:8001"
+
+
+def test_every_hypothesis_has_a_name_of_its_own_and_explains_itself() -> None:
+    names = [hypothesis.name for hypothesis in HYPOTHESES]
+    assert len(names) == len(set(names))
+    page = (ROOT / "docs" / "diagnosis.md").read_text()
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+# ------------------------------------------------------------------------------------------------------------------ golden
+
+
+def agrees_with_golden(text: str, name: str) -> None:
+    path = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text(), f"UPDATE_GOLDEN=1 writes {path.name} anew"
+
+
+def test_the_report_on_swapped_labels_reads_as_written_down(tmp_path: Path) -> None:
+    given = [(label + 1) % len(LABELS) for label in noisy(GOLD, 0.1)]
+    swapped = written(tmp_path, "trec-pooled-seed42", records=labelled(given, GOLD), log=curve(), summary={"validation": 0.9})
+    good = written(tmp_path, "trec-pooled-seed43", records=labelled(GOLD, GOLD), log=curve(), config={"seed": 43})
+    text = diagnose(swapped, root=tmp_path, others={"trec-pooled-seed43": good}).as_markdown()
+    agrees_with_golden(text, "swapped_labels.md")
+
+
+def test_the_report_on_a_lack_of_memory_reads_as_written_down(tmp_path: Path) -> None:
+    log = (
+        "step 300: loss 1.2\nTraceback (most recent call last):\n"
+        '  File "/scratch/LatentWire/latentwire/training/trainer.py", line 130, in train_step\n    objective.backward()\n'
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.26 GiB. GPU 0 has a total capacity of 79.11 GiB of which "
+        "1.06 GiB is free.\n"
+    )
+    end = {
+        "exit_code": 1,
+        "error_class": ErrorClass.OOM,
+        "error": "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.26 GiB.",
+    }
+    failed = written(tmp_path, "trec-pooled-seed42", log=curve(300), log_text=log, state=State.FAILED, reason="oom", attempt=end)
+    training = CONFIG["training"] | {"batch_size": 8}
+    good = written(tmp_path, "trec-small", records=labelled(GOLD, GOLD), log=curve(), config={"training": training})
+    text = diagnose(failed, root=tmp_path, others={"trec-small": good}).as_markdown()
+    agrees_with_golden(text, "out_of_memory.md")
+
+
+# --------------------------------------------------------------------------------------------------------------- comparison
+
+
+def test_a_comparison_shows_settings_versions_curves_and_rows(tmp_path: Path) -> None:
+    training = CONFIG["training"] | {"lr": 1.0}
+    facts = {"validation": 0.2, "versions": {"torch": "2.13.0"}, "git": {"commit": "a" * 8}, "hardware": {"device": "cpu"}}
+    bad_curve = [entry if entry["step"] < 400 else entry | {"loss": 5.0} for entry in curve()]
+    failed = written(tmp_path, "a", records=labelled([1] * 240, GOLD), log=bad_curve, summary=facts, config={"training": training})
+    better = {**facts, "validation": 0.9, "versions": {"torch": "2.13.1"}, "git": {"commit": "b" * 8}}
+    good = written(tmp_path, "b", records=labelled(noisy(GOLD, 0.1), GOLD), log=curve(), summary=better)
+    found = compare_runs(failed, good, root=tmp_path)
+    content = found.as_json()
+    differing = {(item["group"], item["what"]): (item["a"], item["b"]) for item in content["differences"]}
+    assert differing["config", "training.lr"] == (1.0, 0.01)
+    assert differing["versions", "torch"] == ("2.13.0", "2.13.1")
+    assert differing["git", "commit"] == ("a" * 8, "b" * 8)
+    assert differing["outcome", "validation"] == (0.2, 0.9)
+    assert ("hardware", "device") not in differing
+    assert content["loss_curves_part"]["step"] == 400
+    [agreement] = content["agreement"]
+    assert agreement["rows"] == 240
+    assert agreement["both_right"] + agreement["only_a"] + agreement["only_b"] + agreement["both_wrong"] == 240
+    assert agreement["only_b"] > 150
+    text = found.as_markdown()
+    assert "| training.lr | 1.0 | 0.01 |" in text
+    assert "They part at step 400" in text
+
+
+def test_runs_that_do_not_differ_say_so(tmp_path: Path) -> None:
+    records = labelled(GOLD, GOLD)
+    runs = [written(tmp_path, name, records=records, log=curve()) for name in ("a", "b")]
+    text = compare_runs(*runs, root=tmp_path).as_markdown()
+    assert "Nothing that they record differs." in text
+    assert "They stay within a tenth" in text
+
+
+def test_a_run_without_files_can_be_compared(tmp_path: Path) -> None:
+    good = written(tmp_path, "b", records=labelled(GOLD, GOLD), log=curve(), summary={"versions": {"torch": "2.13.0"}})
+    end = Attempt(**{**vars(DONE), "state": State.FAILED, "error_class": ErrorClass.IMPORT, "error": "No module named 'peft'"})
+    failed = Experiment("a", State.FAILED, "import", config=CONFIG, run_folder="runs/a", attempts=(end,))
+    text = compare_runs(failed, good, root=tmp_path).as_markdown()
+    assert "| error | No module named 'peft' | – |" in text
+    assert "| recorded | no | yes |" in text
+
+
+def test_it_runs_on_the_standard_library_alone(tmp_path: Path) -> None:
+    run = written(tmp_path, "run", records=labelled([1] * 240, GOLD), log=curve())
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "from latentwire.experiments.diagnosis import compare_runs, diagnose\n"
+        "from latentwire.experiments.model import Experiment, State\n"
+        "run = Experiment('run', State.COMPLETED, '', run_folder=sys.argv[2])\n"
+        "root = Path(sys.argv[3])\n"
+        "print(diagnose(run, root=root, others={}).as_json()['cause'], len(compare_runs(run, run, root=root).as_markdown()) > 0)\n"
+        "allowed = set(sys.stdlib_module_names) if hasattr(sys, 'stdlib_module_names') else set(sys.modules)\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} - allowed - {'latentwire', '__main__'}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, str(ROOT), str(run.run_folder), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines() == ["majority_answer True", "[]"]
