@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 from latentwire.bridges.pooled import PooledBridge
 from latentwire.config import build_config
+from latentwire.experiments.collect import sample_predictions
 from latentwire.experiments.diagnosis import Diagnosis, compare_runs, diagnose
 from latentwire.experiments.diagnosis.hypotheses import HYPOTHESES
 from latentwire.experiments.diagnosis.outputs import hungarian
@@ -204,6 +206,17 @@ def test_two_labels_that_changed_places_are_found_among_many(tmp_path: Path) -> 
     found = caused_by(written(tmp_path, "run", records=labelled(given, GOLD), log=curve()), tmp_path, "labels_swapped")
     assert found.cause is not None
     assert "“description” as" not in found.cause.speaks_for[0].text
+
+
+def test_the_samples_that_came_through_git_are_enough_for_a_diagnosis(tmp_path: Path) -> None:
+    given = [(label + 1) % len(LABELS) for label in noisy(GOLD, 0.1)]
+    swapped = written(tmp_path, "run", records=labelled(given, GOLD), log=curve(), summary={"validation": 0.9})
+    run = tmp_path / "runs/run"
+    sample_predictions(run)
+    shutil.rmtree(run / "predictions")
+    report = caused_by(swapped, tmp_path, "labels_swapped").as_markdown()
+    assert "runs/run/samples/" in report
+    assert "n 100" in report
 
 
 @pytest.mark.parametrize("labels", [2, 6, 77])

@@ -161,15 +161,6 @@ def read_run(experiment: Experiment, root: Path) -> RunFiles:
     results_path = root / experiment.result_file if experiment.result_file else folder / "results.json"
     if results_path.suffix != ".json" or not results_path.is_file():
         results_path = folder / "results.json"
-    answered = []
-    for path in sorted(folder.glob("predictions/*/*.jsonl")):
-        try:
-            header, records = read_predictions(path)
-        except (ArtefactError, OSError) as error:
-            reader.problems.append(" ".join(str(error).replace(str(path), reader.shown(path)).split()))
-            continue
-        if records:
-            answered.append(Answered(reader.shown(path), dict(header), [dict(record) for record in records]))
     checkpoint = work / "checkpoint.safetensors"
     rows = reader.json(work / "rows.json")
     return RunFiles(
@@ -185,11 +176,30 @@ def read_run(experiment: Experiment, root: Path) -> RunFiles:
         summary_path=reader.shown(work / "train.json"),
         results=_mapping(reader.json(results_path)),
         results_path=reader.shown(results_path),
-        answered=answered,
+        answered=_answered(reader, folder),
         checkpoint=reader.shown(checkpoint) if checkpoint.is_file() else None,
         last_write_s=_last_write(folder),
         unreadable=reader.problems,
     )
+
+
+def _answered(reader: _Reader, folder: Path) -> list[Answered]:
+    """Every prediction file; where they stayed on the cluster, the samples of them that came through git."""
+    answered = []
+    whole = sorted(folder.glob("predictions/*/*.jsonl"))
+    for path in whole:
+        try:
+            header, records = read_predictions(path)
+        except (ArtefactError, OSError) as error:
+            reader.problems.append(" ".join(str(error).replace(str(path), reader.shown(path)).split()))
+            continue
+        if records:
+            answered.append(Answered(reader.shown(path), dict(header), [dict(record) for record in records]))
+    for path in [] if whole else sorted(folder.glob("samples/*/*.jsonl")):
+        head, *rows = reader.lines(path) or [{}]
+        if rows:
+            answered.append(Answered(reader.shown(path), {**head, "n": len(rows)}, rows))
+    return answered
 
 
 def read_config(experiment: Experiment, root: Path) -> dict[str, Any]:
