@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -64,7 +63,8 @@ def test_status_over_ten_thousand(tmp_path: Path) -> None:
     assert subprocess.run(status, check=True, capture_output=True, text=True, env=environment).stdout == first
     read = (sys.executable, "-S", "-c", READ, str(registry.layout.view))
     pairs = [(cpu_seconds(environment, *status), cpu_seconds(environment, *read)) for _ in range(REPEATS)]
-    ratio = statistics.median(one for one, _ in pairs) / statistics.median(other for _, other in pairs)
+    # the least of each: what disturbs a measurement only ever adds to it
+    ratio = min(one for one, _ in pairs) / min(other for _, other in pairs)
     assert ratio <= MOST, f"{ratio:.2f}"
     # and it is not the cache that is believed
     event = Event(RERUN, 1, "f" * 16, "", "2030-01-02T00:00:00Z", {"reason": "test"})
