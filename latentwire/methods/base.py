@@ -220,7 +220,7 @@ def _options_by_text(
 
 def _generated(reader: Receiver, prefix: Prefix, max_new_tokens: int) -> list[str]:
     """Greedy answers; equal rows (the same note, no message at all) are read once."""
-    first = first_of_equals(prefix)
+    first = first_of_equals(prefix.embeddings, prefix.mask)
     distinct = sorted(set(first))
     texts = dict(zip(distinct, reader.generate(prefix[distinct], max_new_tokens=max_new_tokens), strict=True))
     return [texts[row] for row in first]
@@ -230,7 +230,7 @@ def _scored(
     reader: Receiver, prefix: Prefix, tries: Sequence[OptionTrie], *, contenders: bool = False
 ) -> list[Float[Tensor, " _"]]:
     """Option scores; equal rows with the same trie are read once."""
-    first = first_of_equals(prefix)
+    first = first_of_equals(prefix.embeddings, prefix.mask)
     # a row whose options differ from those of its equal is read by itself
     first = [row if tries[row] is not tries[other] else other for row, other in enumerate(first)]
     distinct = sorted(set(first))

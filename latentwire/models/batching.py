@@ -6,12 +6,10 @@ Neither changes what a row gets: a row's result does not depend on its batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    from latentwire.models.receiver import Prefix
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 #: tokens read in one pass without gradients. A CPU loses half its speed where activations leave its caches;
 #: an accelerator wants long batches, but logits of large vocabularies are what fills its memory
@@ -32,20 +30,20 @@ def parts(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
 
 
 @torch.no_grad()
-def first_of_equals(prefix: Prefix) -> list[int]:
+def first_of_equals(embeddings: Float[Tensor, "B P D"], mask: Bool[Tensor, "B P"]) -> list[int]:
     """For every row the number of the first row with exactly the same embeddings and mask (its own, if there is none)."""
     # sums find candidates, a comparison of all values decides
-    sums = prefix.embeddings.double().sum(dim=(1, 2)).tolist()
+    sums = embeddings.float().sum(dim=(1, 2)).tolist()
     known: dict[float, list[int]] = {}
     first = []
     for row, total in enumerate(sums):
         candidates = known.setdefault(total, [])
-        same = next((other for other in candidates if _equal(prefix, row, other)), None)
+        same = next((other for other in candidates if _equal(embeddings, row, other) and _equal(mask, row, other)), None)
         if same is None:
             candidates.append(row)
         first.append(row if same is None else same)
     return first
 
 
-def _equal(prefix: Prefix, row: int, other: int) -> bool:
-    return torch.equal(prefix.mask[row], prefix.mask[other]) and torch.equal(prefix.embeddings[row], prefix.embeddings[other])
+def _equal(values: Tensor, row: int, other: int) -> bool:
+    return torch.equal(values[row], values[other])
