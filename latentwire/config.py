@@ -127,6 +127,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"config {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"config {str(path)!r} holds no mapping")
+    if "tasks" in content and "config" in content:
+        raise ConfigError(
+            f"{str(path)!r} is a suite of many experiments; run it with `latentwire experiments plan {path}`, "
+            f"or take the config of one run, {content['config']!r}"
+        )
     if set(content) == {"identity", "config"} and isinstance(content["config"], dict):
         content = content["config"]
     return build_config(content, overrides, where=f"config {str(path)!r}")

@@ -7,6 +7,7 @@ import pytest
 
 from latentwire.config import RunConfig, build_config, load_config
 from latentwire.errors import ConfigError, UnknownNameError
+from latentwire.experiments.plan import is_suite, load_suite
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = {
@@ -31,8 +32,17 @@ def config_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_ready_config_is_valid(path: Path) -> None:
-    assert load_config(path).task
+def test_every_ready_config_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)  # a suite names its run config from there
+    if is_suite(str(path)):
+        assert load_suite(str(path)).tasks
+    else:
+        assert load_config(path).task
+
+
+def test_a_suite_is_no_run_config_and_the_error_says_what_to_type() -> None:
+    with pytest.raises(ConfigError, match=r"suite .* `latentwire experiments plan .*paper_nano.yaml`.*'configs/nano.yaml'"):
+        load_config(REPOSITORY / "configs/paper_nano.yaml")
 
 
 def test_file_gives_its_values_and_leaves_the_defaults(config_file: Path) -> None:
