@@ -131,6 +131,11 @@ def load_suite(path: str | Path) -> Suite:
         ConfigError: the file does not fit. UnknownNameError: a task, method or bridge that does not exist.
     """
     path = Path(path).expanduser()
+    if not is_suite(path):
+        raise ConfigError(
+            f"{str(path)!r} is no suite (it has no `tasks` and `config`); one run is trained with `latentwire train {path}`, "
+            "a ready suite is configs/paper_nano.yaml"
+        )
     suite = validated(Suite, _read_yaml(path), where=f"suite {str(path)!r}")
     for task in (*suite.tasks, *suite.task_overrides):
         load_task(task)

@@ -156,7 +156,7 @@ def test_unknown_names_are_suggested(tmp_path: Path, changes: dict[str, object])
 def test_a_run_config_is_no_suite() -> None:
     assert is_suite("configs/paper.yaml")
     assert not is_suite("configs/nano.yaml")
-    with pytest.raises(ConfigError, match="suite"):
+    with pytest.raises(ConfigError, match=r"no suite .*`latentwire train configs/nano.yaml`"):
         load_suite("configs/nano.yaml")
 
 
