@@ -114,7 +114,7 @@ def test_the_readmes_commands_run_as_written(
     command = [sys.executable, *shlex.split(status, comments=True)[1:], "--runs", "runs"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "2 completed" in " ".join(done.stdout.split())
+    assert "completed 2" in " ".join(done.stdout.split())
 
 
 def test_the_readmes_commands_on_real_rows_run_as_written(
