@@ -115,18 +115,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file or an override does not fit; the message names the key and its nearest neighbours.
     """
-    import yaml
-
     path = Path(path).expanduser()
-    if not path.is_file():
-        present = ", ".join(sorted(str(item) for item in Path("configs").glob("*.yaml"))) or "none in ./configs"
-        raise ConfigError(f"config {str(path)!r} does not exist; ready configs: {present}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"config {str(path)!r} holds no mapping")
+    content = read_mapping(path, what="config")
     if "tasks" in content and "config" in content:
         raise ConfigError(
             f"{str(path)!r} is a suite of many experiments; run it with `latentwire experiments plan {path}`, "
@@ -135,6 +125,26 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     if set(content) == {"identity", "config"} and isinstance(content["config"], dict):
         content = content["config"]
     return build_config(content, overrides, where=f"config {str(path)!r}")
+
+
+def read_mapping(path: Path, *, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file; ``what`` is how errors call the file.
+
+    Raises:
+        ConfigError: there is no such file, or it is not YAML, or holds something else.
+    """
+    import yaml
+
+    if not path.is_file():
+        present = ", ".join(sorted(str(item) for item in Path("configs").glob("*.yaml"))) or "none in ./configs"
+        raise ConfigError(f"{what} {str(path)!r} does not exist; ready configs: {present}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{what} {str(path)!r} holds no mapping")
+    return content
 
 
 def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str) -> RunConfig:

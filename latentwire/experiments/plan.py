@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from latentwire.config import RunConfig, load_config
+from latentwire.config import RunConfig, load_config, read_mapping
 from latentwire.data.task import Task, load_task
 from latentwire.errors import ConfigError, UnknownNameError
 from latentwire.files import digest
@@ -120,7 +120,7 @@ class PlannedExperiment:
 
 def is_suite(path: str | Path) -> bool:
     """Whether the YAML file is a suite and not the config of one run."""
-    content = _read_yaml(Path(path).expanduser())
+    content = read_mapping(Path(path).expanduser(), what="suite")
     return "tasks" in content and "config" in content
 
 
@@ -136,7 +136,7 @@ def load_suite(path: str | Path) -> Suite:
             f"{str(path)!r} is no suite (it has no `tasks` and `config`); one run is trained with `latentwire train {path}`, "
             "a ready suite is configs/paper_nano.yaml"
         )
-    suite = validated(Suite, _read_yaml(path), where=f"suite {str(path)!r}")
+    suite = validated(Suite, read_mapping(path, what="suite"), where=f"suite {str(path)!r}")
     for task in (*suite.tasks, *suite.task_overrides):
         load_task(task)
     for method in suite.methods:
@@ -151,21 +151,6 @@ def load_suite(path: str | Path) -> Suite:
         for task in transfer.evaluated_on:
             load_task(task)
     return suite
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    if not path.is_file():
-        present = ", ".join(sorted(str(item) for item in Path("configs").glob("*.yaml"))) or "none in ./configs"
-        raise ConfigError(f"suite {str(path)!r} does not exist; ready configs: {present}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"suite {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"suite {str(path)!r} holds no mapping")
-    return content
 
 
 def expand(suite: Suite) -> list[PlannedExperiment]:

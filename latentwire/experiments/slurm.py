@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from latentwire.config import read_mapping
 from latentwire.errors import ConfigError, LatentWireError, UnknownNameError, UsageError
 from latentwire.files import write_text
 from latentwire.schema import Schema, validated
@@ -43,17 +44,10 @@ def load_cluster(name: str) -> Cluster:
     Raises:
         UnknownNameError: no such file. ConfigError: it does not fit.
     """
-    import yaml
-
     path = Path(name) if name.endswith((".yaml", ".yml")) else CLUSTERS / f"{name}.yaml"
     if not path.is_file():
         raise UnknownNameError("cluster", name, (item.stem for item in CLUSTERS.glob("*.yaml")))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cluster {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"cluster {str(path)!r} holds no mapping")
+    content = read_mapping(path, what="cluster")
     return validated(Cluster, content, where=f"cluster {str(path)!r}")
 
 
