@@ -14,6 +14,7 @@ from latentwire.files import write_json, write_text
 from tests.evaluation.making import header, record
 
 LABELS = ("abbreviation", "entity", "description", "person", "location", "number")
+GOLD = [index % len(LABELS) for index in range(240)]
 CONFIG: dict[str, Any] = {
     "task": ["trec"],
     "sender": {"model": "nano-llama", "layer": 2, "dtype": None},

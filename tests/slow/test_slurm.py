@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from latentwire.experiments.model import Experiment, State
 from latentwire.experiments.registry import Registry
 from latentwire.files import file_digest
 from tests.clones import bare_repository, clone, environment, git, manager
-from tests.slurm_testbed import SlurmTestbed, UnavailableError
+from tests.slurm_testbed import SlurmTestbed
 
 pytestmark = pytest.mark.slow
 SCRIPT = "telepathy/submit_reasoning_final.slurm"
@@ -24,15 +24,6 @@ SUITE = "configs/paper_nano.yaml"
 EXPERIMENTS = 13
 #: of what two runs of one suite may differ in
 TIMES = ("latency_ms_p50", "seconds", "git")
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmTestbed]:
-    try:
-        with SlurmTestbed(tmp_path_factory.mktemp("slurm")) as testbed:
-            yield testbed
-    except UnavailableError as error:
-        pytest.skip(str(error))
 
 
 def submit(slurm: SlurmTestbed, folder: Path, *, gpus: int) -> str:

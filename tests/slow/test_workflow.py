@@ -7,13 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.clones import ROOT, bare_repository, clone, environment, git, manager
-from tests.slurm_testbed import SlurmTestbed, UnavailableError
+from tests.slurm_testbed import SlurmTestbed
 
 pytestmark = pytest.mark.slow
 SUITE = """
@@ -34,15 +33,6 @@ folder.mkdir(parents=True, exist_ok=True)
 (folder / "results.json").write_text(json.dumps({{"accuracy": 0.75}}))
 """
 NAME = "workflow-faulty"
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmTestbed]:
-    try:
-        with SlurmTestbed(tmp_path_factory.mktemp("slurm")) as testbed:
-            yield testbed
-    except UnavailableError as error:
-        pytest.skip(str(error))
 
 
 def blocks() -> list[tuple[str, str]]:
