@@ -92,6 +92,14 @@ def test_learned_tokens_are_the_same_for_every_row_and_the_only_thing_trained(pa
     assert torch.equal(before, parts.receiver.embed.weight)
 
 
+@pytest.mark.parametrize("name", ["lora", "prompt_tuning"])
+def test_the_receivers_side_can_have_other_steps_than_the_bridge(name: str, parts: Parts, fit_data: MakeData) -> None:
+    data = fit_data("tinyworld_topic", steps=4)
+    assert build_method(name, parts).fit(data)["steps"] == 4
+    shorter = replace(parts, settings=parts.settings.model_copy(update={"tuning_steps": 2}))
+    assert build_method(name, shorter).fit(replace(data, folder=data.folder / "shorter"))["steps"] == 2
+
+
 def test_the_prior_cannot_tell_rows_apart(parts: Parts, fit_data: MakeData) -> None:
     method = build_method("prior", parts)
     method.fit(fit_data("tinyworld_topic"))

@@ -43,6 +43,17 @@ def test_option_loss_is_the_cross_entropy_of_scores_taken_one_by_one(receiver: R
     torch.testing.assert_close(loss, torch.stack(expected).mean(), atol=1e-4, rtol=1e-4)
 
 
+def test_options_can_be_taught_like_free_answers(receiver: Receiver) -> None:
+    rows = read_task(load_task("tinyworld_intent"), "train", max_rows=3).examples
+    soft = messages(receiver, 3)
+    settings = TrainingSettings(option_objective="answer")
+    loss = objectives.task_loss(receiver, rows, questions(rows), soft, rng=Random(0), settings=settings)
+    written = objectives.written_losses(receiver, questions(rows), [row.options[row.label or 0] for row in rows], soft)
+    torch.testing.assert_close(loss, written.mean())
+    scored = objectives.task_loss(receiver, rows, questions(rows), soft, rng=Random(0), settings=TrainingSettings())
+    assert abs(float(loss - scored)) > 0.01
+
+
 def test_free_and_optional_answers_mix_in_one_batch(receiver: Receiver) -> None:
     free = read_task(load_task("tinyworld_record1"), "train", max_rows=2).examples
     optional = read_task(load_task("tinyworld_topic"), "train", max_rows=2).examples
