@@ -65,6 +65,11 @@ class Git:
 
     # ------------------------------------------------------------------------------------------------------- reading
 
+    def relative(self, path: Path) -> str:
+        """A path as git names it. The checkout may be reached through a link; the path's last part may not be one."""
+        inside = Path(os.path.realpath(path.parent)) / path.name
+        return Path(os.path.relpath(inside, os.path.realpath(self.folder))).as_posix()
+
     def resolve(self, revision: str) -> str | None:
         """The full id of a revision, or None where it does not exist."""
         done = self._run(("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"), None, None)

@@ -1,18 +1,22 @@
 """How two clones' ``runs/`` become one, without anybody's help.
 
 Events never conflict: no two have one name. Of results and logs that two clusters wrote for one experiment, those of the attempt
-that decides its state stay in place and the others beside them, as ``<file>.other-<digest>``. The view is made anew.
+that decides its state stay in place and the others beside them, as ``<file>.other-<digest>``; also where git sees no conflict,
+because one came by git before the other was written. The view is made anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 
 from latentwire.experiments.events import Event, parse_event, read_events
 from latentwire.experiments.fold import Folded, fold
 from latentwire.experiments.git import Git, GitError
+from latentwire.experiments.model import Attempt, State
 from latentwire.experiments.registry import Registry
 from latentwire.experiments.view import view_content, view_line
+from latentwire.files import write_bytes
 
 
 def view_of(git: Git, runs: str, tree: str) -> bytes:
@@ -32,6 +36,75 @@ def view_of(git: Git, runs: str, tree: str) -> bytes:
     return view_content(view_line(item.experiment, item.deciding) for item in folded)
 
 
+class RunFolders:
+    """Whose the files of runs are."""
+
+    def __init__(self, git: Git, registry: Registry, experiments: Iterable[Folded]) -> None:
+        self.git, self.registry = git, registry
+        self._folders = [(folder, folded) for folded in experiments if (folder := folded.experiment.run_folder)]
+
+    def owner(self, path: str) -> Folded | None:
+        """The experiment that a path of git belongs to, or None."""
+        layout = self.registry.layout
+        relative = path if layout.root == self.git.folder else layout.relative(self.git.folder / path)
+        for folder, folded in self._folders:
+            if relative.startswith(f"{folder}/") or relative == folded.experiment.result_file:
+                return folded
+        return None
+
+    def decided_here(self, folded: Folded) -> bool:
+        """Whether the attempt that decides its state was made in this checkout."""
+        return folded.deciding is not None and self._made_here(folded, folded.deciding)
+
+    def at_work_here(self, folded: Folded) -> bool:
+        """Whether an attempt of this checkout has not ended."""
+        return any(self._made_here(folded, attempt) for attempt in folded.open_attempts)
+
+    def _made_here(self, folded: Folded, attempt: Attempt) -> bool:
+        return folded.starts.get(attempt.owner, {}).get("place") == self.registry.leases.place()
+
+
+def set_aside(git: Git, registry: Registry, paths: Sequence[str], head: str) -> list[str]:
+    """What may be committed of changed files, once those of attempts that do not decide lie beside the committed ones.
+
+    An attempt that was at work here while another checkout's result came in writes over it. Until it ends, its files wait.
+    """
+    changed = _changed_results(git, registry, paths, head)
+    if not changed:
+        return list(paths)
+    folders = RunFolders(git, registry, registry.folded().values())
+    kept = [path for path in paths if path not in changed]
+    for path in changed:
+        folded = folders.owner(path)
+        if folded is None or folders.decided_here(folded) or not _is_committed(git, registry, folded, head):
+            kept.append(path)
+        elif not folders.at_work_here(folded):
+            file = git.folder / path
+            beside = file.with_name(f"{file.name}.other-{git('hash-object', '--no-filters', str(file)).strip()[:8]}")
+            write_bytes(beside, file.read_bytes())
+            write_bytes(file, git.blobs({path: f"{head}:{path}"})[path])
+            kept.append(git.relative(beside))
+    return sorted(kept)
+
+
+def _is_committed(git: Git, registry: Registry, folded: Folded, head: str) -> bool:
+    """Whether a commit holds the result of the completed attempt that decides."""
+    experiment, deciding = folded.experiment, folded.deciding
+    if deciding is None or experiment.state is not State.COMPLETED or experiment.result_file is None:
+        return False
+    path = git.relative(registry.layout.absolute(experiment.result_file))
+    content = git.blobs({path: f"{head}:{path}"}).get(path, b"")
+    return hashlib.sha256(content).hexdigest() == deciding.result_sha256
+
+
+def _changed_results(git: Git, registry: Registry, paths: Sequence[str], head: str) -> set[str]:
+    """Those that git has in another version and that are files of runs."""
+    layout = registry.layout
+    own = tuple(git.relative(path) for path in (layout.registry, layout.logs, layout.view))
+    modified = git("diff-index", "-z", "--name-only", "--diff-filter=M", head, "--", git.relative(layout.runs)).split("\0")
+    return {path for path in set(modified).intersection(paths) if not path.startswith(own)}
+
+
 class RunsMerge:
     """The merge of one commit here with one upstream."""
 
@@ -40,7 +113,7 @@ class RunsMerge:
         self.view_path = f"{runs}/{registry.layout.view.name}"
         self._incoming = self._read_incoming()
         self._folded: dict[str, Folded] = {}
-        self._folders = [(folder, name) for name in self._names() if (folder := self._fold(name).experiment.run_folder)]
+        self._folders = RunFolders(git, registry, (self._fold(name) for name in self._names()))
 
     def resolve(self, path: str, base: str | None, here: str | None, there: str | None) -> Mapping[str, str]:
         """What becomes of a path that both sides have changed. Raises ``GitError`` where code conflicts."""
@@ -54,19 +127,9 @@ class RunsMerge:
             return {path: kept} if kept else {}
         if path == self.view_path:
             return {path: there}
-        kept, other = (here, there) if self._is_ours(path) else (there, here)
+        owner = self._folders.owner(path)  # what belongs to no experiment is taken from upstream
+        kept, other = (here, there) if owner is not None and self._folders.decided_here(owner) else (there, here)
         return {path: kept, f"{path}.other-{other[:8]}": other}
-
-    def _is_ours(self, path: str) -> bool:
-        """Whether the attempt that decides was made in this checkout; what belongs to no experiment is taken from upstream."""
-        inside = self.registry.layout.root
-        relative = path if inside == self.git.folder else self.registry.layout.relative(self.git.folder / path)
-        for folder, name in self._folders:
-            if relative.startswith(f"{folder}/") or relative == self._fold(name).experiment.result_file:
-                deciding = self._fold(name).deciding
-                start = self._fold(name).starts.get(deciding.owner, {}) if deciding else {}
-                return start.get("place") == self.registry.leases.place()
-        return False
 
     def _names(self) -> list[str]:
         return sorted({*self._incoming, *(entry.name for entry in self.registry.overview())})

@@ -71,6 +71,10 @@ class Registry:
 
     def experiments(self) -> dict[str, Experiment]:
         """Every experiment by name, sorted; the fold of all events."""
+        return {name: folded.experiment for name, folded in self.folded().items()}
+
+    def folded(self) -> dict[str, Folded]:
+        """The same with what decides about them."""
         if not self.layout.registry.is_dir():
             return {}
         entries = {entry.name: entry for entry in self._index.entries()}
@@ -82,7 +86,7 @@ class Registry:
                 # read after the key was taken: an event that comes in between changes the key
                 folded = self._fold(name)
                 self._memory[name] = (keys.get(name, ""), folded)
-            found[name] = folded.experiment
+            found[name] = folded
         return found
 
     def experiment(self, name: str) -> Experiment:

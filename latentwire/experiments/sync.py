@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from latentwire.errors import LatentWireError
 from latentwire.experiments.collect import collect
 from latentwire.experiments.events import COMPLETED, note_on_stderr
 from latentwire.experiments.git import Git, GitError
 from latentwire.experiments.layout import CORRUPT, Layout
-from latentwire.experiments.merge import RunsMerge, view_of
+from latentwire.experiments.merge import RunsMerge, set_aside, view_of
 from latentwire.experiments.registry import Registry
 from latentwire.files import create_exclusively, write_bytes
 
@@ -97,7 +96,7 @@ def _commit_runs(git: Git, registry: Registry, say: Say) -> int:
     head = git.resolve("HEAD")
     if head is None:
         raise GitError("this checkout has no commit yet; make one first")
-    paths = _new_files(git, registry.layout, say)
+    paths = set_aside(git, registry, _new_files(git, registry.layout, say), head)
     if not paths:
         return 0
     with git.own_index() as index:
@@ -111,7 +110,7 @@ def _commit_runs(git: Git, registry: Registry, say: Say) -> int:
         git("update-ref", "-m", "results", "HEAD", commit, head)
     # a checkout without other changes is then clean, and can move
     write_bytes(registry.layout.view, view)
-    paths = sorted({*paths, f"{_runs_path(git, registry.layout)}/{registry.layout.view.name}"})
+    paths = sorted({*paths, f"{git.relative(registry.layout.runs)}/{registry.layout.view.name}"})
     try:
         git("update-index", "--add", "-z", "--stdin", stdin="".join(f"{path}\0" for path in paths))
     except GitError as error:
@@ -123,14 +122,14 @@ def _commit_runs(git: Git, registry: Registry, say: Say) -> int:
 
 def _with_view(git: Git, registry: Registry, tree: str) -> tuple[str, bytes]:
     """A tree with the view that fits its events, and that view."""
-    runs = _runs_path(git, registry.layout)
+    runs = git.relative(registry.layout.runs)
     view = view_of(git, runs, tree)
     return git.with_files(tree, {f"{runs}/{registry.layout.view.name}": git.add_blob(view)}), view
 
 
 def _new_files(git: Git, layout: Layout, say: Say) -> list[str]:
     """Files under ``runs/`` that git does not ignore and has not yet. What was deleted stays in git."""
-    runs = _runs_path(git, layout)
+    runs = git.relative(layout.runs)
     listed = git("ls-files", "-z", "--others", "--modified", "--exclude-standard", "--", runs)
     staged = git("diff-index", "-z", "--cached", "--name-only", "HEAD", "--", runs)
     paths = []
@@ -143,12 +142,6 @@ def _new_files(git: Git, layout: Layout, say: Say) -> list[str]:
             continue
         paths.append(path)
     return paths
-
-
-def _runs_path(git: Git, layout: Layout) -> str:
-    # the root may be reached through a link; the runs folder itself may not be one, for git does not follow it
-    inside = Path(os.path.realpath(layout.root)) / layout.runs.name
-    return Path(os.path.relpath(inside, os.path.realpath(git.folder))).as_posix()
 
 
 def _message(registry: Registry, files: int) -> str:
@@ -178,7 +171,7 @@ def _upstream(git: Git) -> Upstream | None:
 
 def _integrate(git: Git, registry: Registry, upstream: Upstream, *, take_code: bool) -> str:
     """One try: fetch, merge, push. Raises ``_TryAgainError`` where another try may help."""
-    runs = _runs_path(git, registry.layout)
+    runs = git.relative(registry.layout.runs)
     there, here = _fetch(git, upstream), git.resolve("HEAD") or ""
     if there == here:
         return "upstream has it all"

@@ -95,6 +95,32 @@ def test_two_clusters_that_run_one_experiment_keep_both_attempts_and_results(pai
     assert one.layout.view.read_text() == two.layout.view.read_text()
 
 
+def test_a_result_is_not_replaced_by_an_attempt_that_failed_after_it_came(pair: tuple[Registry, Registry]) -> None:
+    one, two = pair
+    plan(one, "a")
+    sync(one, say=quiet)
+    sync(two, say=quiet)
+    claim = claimed(one, "a")
+    completed(two, "a", 0.75)
+    push_results(two, say=quiet)
+    push_results(one, say=quiet)  # brings the result to where an attempt is still at work
+    write_result(one, "a", {"accuracy": 0.25})
+    push_results(one, say=quiet)
+    sync(two, say=quiet)
+    assert validate(two) == []  # what is not over yet has not been sent
+    assert "results.json" in status(one)
+    one.fail(claim, error="the end of it went wrong", error_class=ErrorClass.DATA, exit_code=1)
+    push_results(one, say=quiet)
+    sync(two, say=quiet)
+    for registry in pair:
+        assert registry.experiment("a").state is State.COMPLETED
+        assert validate(registry) == []
+        assert status(registry) == ""
+        folder = registry.layout.root / "runs/out/a"
+        assert json.loads((folder / "results.json").read_text()) == {"accuracy": 0.75}
+        assert [json.loads(path.read_text()) for path in folder.glob("*.other-*")] == [{"accuracy": 0.25}]
+
+
 def test_a_running_job_never_gets_other_code(pair: tuple[Registry, Registry]) -> None:
     laptop, cluster = pair
     plan(cluster, "a")
