@@ -98,9 +98,9 @@ def _is_committed(git: Git, registry: Registry, folded: Folded, head: str) -> bo
 
 
 def _changed_results(git: Git, registry: Registry, paths: Sequence[str], head: str) -> set[str]:
-    """Those that git has in another version and that are files of runs."""
+    """Those that git has in another version and that are files of runs: not events, logs or the view."""
     layout = registry.layout
-    own = tuple(git.relative(path) for path in (layout.registry, layout.logs, layout.view))
+    own = (f"{git.relative(layout.registry)}/", f"{git.relative(layout.logs)}/", git.relative(layout.view))
     modified = git("diff-index", "-z", "--name-only", "--diff-filter=M", head, "--", git.relative(layout.runs)).split("\0")
     return {path for path in set(modified).intersection(paths) if not path.startswith(own)}
 

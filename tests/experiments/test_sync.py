@@ -28,6 +28,12 @@ def pair(tmp_path: Path) -> tuple[Registry, Registry]:
     return Registry(laptop / "runs", note=quiet), Registry(cluster / "runs", note=quiet)
 
 
+def planned_in_both(one: Registry, other: Registry) -> None:
+    plan(one, "a")
+    for registry in (one, other):
+        sync(registry, say=quiet)
+
+
 def status(registry: Registry) -> str:
     return git(registry.layout.root, "status", "--porcelain")
 
@@ -52,9 +58,7 @@ def test_a_plan_goes_out_and_a_result_comes_back(pair: tuple[Registry, Registry]
 
 def test_a_mark_of_the_laptop_meets_a_result_of_the_cluster(pair: tuple[Registry, Registry]) -> None:
     laptop, cluster = pair
-    plan(laptop, "a")
-    sync(laptop, say=quiet)
-    sync(cluster, say=quiet)
+    planned_in_both(laptop, cluster)
     claim = claimed(cluster, "a")
     push_results(cluster, say=quiet)
     sync(laptop, say=quiet)
@@ -75,9 +79,7 @@ def test_a_mark_of_the_laptop_meets_a_result_of_the_cluster(pair: tuple[Registry
 
 def test_two_clusters_that_run_one_experiment_keep_both_attempts_and_results(pair: tuple[Registry, Registry]) -> None:
     one, two = pair
-    plan(one, "a")
-    sync(one, say=quiet)
-    sync(two, say=quiet)
+    planned_in_both(one, two)
     completed(one, "a", 0.25)
     completed(two, "a", 0.75)
     for registry in (one, two, one):
@@ -97,9 +99,7 @@ def test_two_clusters_that_run_one_experiment_keep_both_attempts_and_results(pai
 
 def test_a_result_is_not_replaced_by_an_attempt_that_failed_after_it_came(pair: tuple[Registry, Registry]) -> None:
     one, two = pair
-    plan(one, "a")
-    sync(one, say=quiet)
-    sync(two, say=quiet)
+    planned_in_both(one, two)
     claim = claimed(one, "a")
     completed(two, "a", 0.75)
     push_results(two, say=quiet)
