@@ -22,6 +22,7 @@ from latentwire.analysis.capacity_file import (
     Best,
     Capacity,
     Ceiling,
+    CeilingPoint,
     CurvePoint,
     LossPlace,
     write_capacity,
@@ -52,6 +53,7 @@ _ARRIVED = 0.98
 @dataclass(frozen=True)
 class CapacityRequest:
     """What to measure of which run. ``ceiling`` None leaves the ceiling out; ``out``: folder of the files, by default the run's.
+    ``ceiling_file``: where its points are kept; bridges to the same receiver can share one.
 
     ``receiver_prompt``, ``sentence`` and ``question`` replace those that the bridge was trained with, and the tiny world's.
     """
@@ -63,6 +65,7 @@ class CapacityRequest:
     seed: int = 0
     exact_share: float = 0.9
     ceiling: CeilingSettings | None = field(default_factory=CeilingSettings)
+    ceiling_file: Path | None = None
     place: bool = True
     sentence: str | None = None
     question: str | None = None
@@ -109,10 +112,10 @@ def measure_capacity(request: CapacityRequest, *, watch: Watch = lambda what, do
     bench = Bench(parts, wording, alphabet, request, watch)
     check_lengths(parts.sender, bench.bridge, parts.receiver, wording, alphabet, request.lengths)
     probe = bench.probe() if request.place else None
-    curve, places = bench.run(probe)
+    curve, readings = bench.run(probe)
     ceiling = None
     if request.ceiling is not None:
-        kept_in = request.folder / CEILING_FILE
+        kept_in = request.ceiling_file or request.folder / CEILING_FILE
         search = CeilingSearch(parts.receiver, wording, alphabet, request.ceiling, bench.message_scale(), kept_in, watch)
         ceiling = search.run()
     capacity = Capacity(
@@ -121,7 +124,7 @@ def measure_capacity(request: CapacityRequest, *, watch: Watch = lambda what, do
         curve=curve,
         best=best_of(curve, ceiling, request.exact_share),
         ceiling=ceiling,
-        places=places,
+        places=[loss_place(length, alphabet, *of_length, ceiling=ceiling) for length, of_length in readings.items()],
     )
     write_capacity(request.folder / CAPACITY_FILE, capacity)
     return capacity
@@ -143,10 +146,12 @@ class Bench:
         self.wording, self.alphabet, self.request, self.watch = wording, alphabet, request, watch
         self.codes = {length: alphabet.draw(length, request.codes, seed=request.seed) for length in sorted(request.lengths)}
 
-    def run(self, probe: SenderProbe | None) -> tuple[list[CurvePoint], list[LossPlace]]:
-        """The curve, shortest codes first, each length with its controls; and where the bits of each length are lost."""
+    def run(self, probe: SenderProbe | None) -> tuple[list[CurvePoint], dict[int, tuple[list[Reading], ...]]]:
+        """The curve, shortest codes first, each length with its controls; and, where there is a probe, for every length what it
+        reads from the sender's states, what the receiver reads from the text, and what the bridge delivers.
+        """
         curve: list[CurvePoint] = []
-        places: list[LossPlace] = []
+        readings: dict[int, tuple[list[Reading], ...]] = {}
         controls = applicable(CONTROLS, self.request.codes)
         passes = 1 + len(controls) + (2 if probe else 0)
         for done, (length, codes) in enumerate(self.codes.items()):
@@ -167,9 +172,9 @@ class Bench:
                 tell()
                 batch_size = self.request.batch_size
                 in_text = read_text(self.parts.receiver, self.wording, self.alphabet, codes, batch_size=batch_size)
-                places.append(loss_place(length, self.alphabet, in_states, in_text, own))
+                readings[length] = (in_states, in_text, own)
         self.watch("capacity", len(self.codes) * passes, len(self.codes) * passes)
-        return curve, places
+        return curve, readings
 
     def _read(self, codes: Sequence[Code], control: str | None) -> list[Reading]:
         return read_messages(
@@ -208,17 +213,28 @@ def curve_point(readings: Sequence[Reading], length: int, alphabet: Alphabet, co
 
 
 def loss_place(
-    length: int, alphabet: Alphabet, in_states: Sequence[Reading], in_text: Sequence[Reading], delivered: Sequence[Reading]
+    length: int,
+    alphabet: Alphabet,
+    in_states: Sequence[Reading],
+    in_text: Sequence[Reading],
+    delivered: Sequence[Reading],
+    *,
+    ceiling: Ceiling | None = None,
 ) -> LossPlace:
     """Where the bits of codes of one length are lost.
 
     A reader that knows nothing can guess and then delivers 0 bits, so less than that counts as 0; and what came through the
-    bridge was in the sender's states and readable, whatever probe and text say.
+    bridge was in the sender's states and readable, whatever probe, text and ceiling say. Readable is what the receiver gets from
+    the text, and no more than it can be made to read from as many soft tokens.
     """
     code_bits = length * alphabet.bits_per_symbol
     sender, receiver, bridge = (interval([reading.bits for reading in readings]) for readings in (in_states, in_text, delivered))
     through = max(0.0, bridge["value"])
-    held, readable = max(through, sender["value"]), max(through, receiver["value"])
+    soft_tokens = statistics.fmean(reading.soft_tokens for reading in delivered)
+    top = ceiling_at(ceiling, soft_tokens)
+    most = None if top is None else min(code_bits, top["bits_per_soft_token"]["value"] * soft_tokens)
+    held = max(through, sender["value"])
+    readable = max(through, receiver["value"] if most is None else min(most, receiver["value"]))
     lost = {"sender": code_bits - held, "bridge": min(held, readable) - through, "receiver": code_bits - readable}
     mainly = max(lost, key=lambda place: lost[place]) if through < _ARRIVED * code_bits else "nothing"
     return LossPlace(
@@ -230,6 +246,7 @@ def loss_place(
         receiver_exact=share([reading.exact for reading in in_text]),
         bridge_bits=bridge,
         bridge_exact=share([reading.exact for reading in delivered]),
+        ceiling_bits=most,
         lost_at_sender=lost["sender"],
         lost_at_receiver=lost["receiver"],
         lost_at_bridge=lost["bridge"],
@@ -244,13 +261,20 @@ def best_of(curve: Sequence[CurvePoint], ceiling: Ceiling | None, exact_share: f
     exact = [point for point in own if point["exact"]["value"] >= exact_share]
     best_exact = max(exact, key=lambda point: point["bits"]["value"]) if exact else None
     best = Best(exact_share=exact_share, exact=best_exact, most=most, share_of_ceiling=None, ceiling_soft_tokens=None)
-    if ceiling is not None and ceiling["best"]:
-        compared = best_exact or most
-        not_more = [point for point in ceiling["best"] if point["soft_tokens"] <= compared["soft_tokens"]]
-        top = max(not_more, key=lambda point: point["soft_tokens"]) if not_more else ceiling["best"][0]
+    compared = best_exact or most
+    top = ceiling_at(ceiling, compared["soft_tokens"])
+    if top is not None:
         best["share_of_ceiling"] = compared["bits_per_soft_token"]["value"] / top["bits_per_soft_token"]["value"]
         best["ceiling_soft_tokens"] = top["soft_tokens"]
     return best
+
+
+def ceiling_at(ceiling: Ceiling | None, soft_tokens: float) -> CeilingPoint | None:
+    """The ceiling of as many soft tokens, or of the next fewer that were measured; None where there is none."""
+    if ceiling is None or not ceiling["best"]:
+        return None
+    not_more = [point for point in ceiling["best"] if point["soft_tokens"] <= soft_tokens]
+    return max(not_more, key=lambda point: point["soft_tokens"]) if not_more else ceiling["best"][0]
 
 
 def _provenance(request: CapacityRequest, config: RunConfig, parts: Parts, wording: Wording, alphabet: Alphabet) -> dict[str, Any]:

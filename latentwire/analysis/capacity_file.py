@@ -66,8 +66,7 @@ class Ceiling(TypedDict):
     points: list[CeilingPoint]
     #: for each number of soft tokens the longest codes of which at least half are exact
     best: list[CeilingPoint]
-    #: for each number of soft tokens why no longer codes were tried: ``inexact``, ``receiver`` (no room), ``text`` (the receiver
-    #: does not repeat half of such codes even from their text)
+    #: for each number of soft tokens why no longer codes were tried: ``inexact``, or ``receiver`` (no room for them)
     ended_by: dict[str, str]
 
 
@@ -83,7 +82,10 @@ class LossPlace(TypedDict):
     receiver_exact: Interval
     bridge_bits: Interval
     bridge_exact: Interval
-    #: not in the sender's states; not got from the text; in the states and readable, yet not delivered
+    #: what as many soft tokens as the message has can hold: the ceiling's bits per soft token times their number, at most the
+    #: code's bits; None where no ceiling was looked for
+    ceiling_bits: float | None
+    #: not in the sender's states; not got from the text, or above the ceiling; in the states and readable, yet not delivered
     lost_at_sender: float
     lost_at_receiver: float
     lost_at_bridge: float

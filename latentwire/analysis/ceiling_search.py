@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from latentwire.analysis.capacity_file import Ceiling, CeilingPoint, Interval
 from latentwire.analysis.ceiling import GROWTH, CeilingSettings, fit_codes
@@ -29,7 +28,7 @@ class CeilingSearch:
     """Finds the longest codes that the receiver can be made to write from K soft tokens.
 
     ``scale`` is the root mean square of a bridge's soft tokens, used with ``norm: kept``. ``kept_in``: where finished lengths are
-    kept; a search that was stopped goes on from them, one with other settings or another receiver starts anew.
+    kept, under what they depend on; a search that was stopped goes on from them, and so does one for another bridge.
     """
 
     receiver: Receiver
@@ -78,12 +77,13 @@ class CeilingSearch:
         return self.receiver.count_tokens(self.wording.asked) + soft_tokens + len(answer) <= self.receiver.max_tokens
 
     def _point(self, soft_tokens: int, length: int) -> CeilingPoint:
-        key = f"{soft_tokens}x{length}"
+        key = f"{soft_tokens} soft tokens, {length} symbols"
         known = self._known()
-        if key not in known:
-            known[key] = self._measured(soft_tokens, length)
-            write_json(self.kept_in, {"identity": self.identity, "points": known})
-        return known[key]
+        own = known.setdefault(self.identity, {})
+        if key not in own:
+            own[key] = self._measured(soft_tokens, length)
+            write_json(self.kept_in, known)
+        return own[key]
 
     def _measured(self, soft_tokens: int, length: int) -> CeilingPoint:
         what = f"ceiling, {soft_tokens} soft token{'s' if soft_tokens > 1 else ''}, codes of {length}"
@@ -124,16 +124,14 @@ class CeilingSearch:
             repr(round(self.scale, 6)) if self.settings.norm == "kept" else "",
         )[:16]
 
-    def _known(self) -> dict[str, Any]:
-        """Finished points of a search like this one."""
+    def _known(self) -> dict[str, dict[str, CeilingPoint]]:
+        """Finished points by identity. Raises ``ArtefactError`` for a file that holds something else."""
         if not self.kept_in.exists():
             return {}
-        try:
-            content = read_json(self.kept_in, what="ceiling file")
-            same = content["identity"] == self.identity
-        except (ArtefactError, KeyError, TypeError):  # cut or foreign: what it held is found again
-            return {}
-        return dict(content["points"]) if same else {}
+        content = read_json(self.kept_in, what="ceiling file")
+        if not (isinstance(content, dict) and all(isinstance(points, dict) for points in content.values())):
+            raise ArtefactError(f"{str(self.kept_in)!r} holds no points of a ceiling; name another file with --ceiling_file")
+        return content
 
 
 def interval(values: list[float]) -> Interval:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from math import log2
 from pathlib import Path
@@ -38,12 +39,12 @@ class Alphabet:
     def bits_per_symbol(self) -> float:
         return log2(len(self.symbols))
 
-    @property
+    @cached_property
     def shared_with_the_tiny_world(self) -> bool:
         """Whether its codes may stand in the tiny world, which the embedded models and many bridges were trained on."""
         return set(self.symbols) <= set(SYMBOLS)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return digest(*self.symbols)[:16]
 

@@ -19,6 +19,9 @@ CEILING_CODES = typer.Option(16, "--ceiling_codes", help="Codes of each length f
 CEILING_STEPS = typer.Option(500, "--ceiling_steps", help="Steps for a code at most.")
 CEILING_LR = typer.Option(0.3, "--ceiling_lr", help="Adam's rate, in units of the scale of the receiver's embeddings.")
 CEILING_NORM = typer.Option("free", "--ceiling_norm", help="free, or kept: every vector at the scale of the bridge's soft tokens.")
+CEILING_FILE = typer.Option(
+    None, "--ceiling_file", help="Where finished parts of the ceiling are kept; runs with the same receiver can share it."
+)
 PLACE = typer.Option(True, "--place/--no-place", help="Also say where bits are lost: sender, bridge or receiver.")
 EXACT_SHARE = typer.Option(0.9, "--exact_share", help="The best length must have this share of its codes greedy-exact.")
 SENTENCE = typer.Option(None, "--sentence", help="How the sender is told a code; default: 'The code is {code}.'")
@@ -44,6 +47,7 @@ def capacity(
     ceiling_steps: int = CEILING_STEPS,
     ceiling_lr: float = CEILING_LR,
     ceiling_norm: str = CEILING_NORM,
+    ceiling_file: Path | None = CEILING_FILE,
     place: bool = PLACE,
     exact_share: float = EXACT_SHARE,
     sentence: str | None = SENTENCE,
@@ -79,6 +83,7 @@ def capacity(
         seed=seed,
         exact_share=exact_share,
         ceiling=validated(CeilingSettings, settings, where="--ceiling_…") if ceiling else None,
+        ceiling_file=ceiling_file,
         place=place,
         sentence=sentence,
         question=question,

@@ -80,6 +80,7 @@ def places_table(capacity: Capacity) -> Table | None:
             "in the sender's states",
             "delivered",
             "receiver reads the text",
+            "ceiling",
             "lost: sender",
             "bridge",
             "receiver",
@@ -98,6 +99,7 @@ def places_table(capacity: Capacity) -> Table | None:
                     (place["receiver_bits"], place["receiver_exact"]),
                 )
             ),
+            "–" if place["ceiling_bits"] is None else f"{place['ceiling_bits']:.1f}",
             *(f"{place[key]:.1f}" for key in ("lost_at_sender", "lost_at_bridge", "lost_at_receiver")),  # type: ignore[literal-required]
             place["mainly"],
         )
@@ -115,9 +117,11 @@ def best_lines(capacity: Capacity) -> list[str]:
         lines = [f"most bits with {share} of the codes exact: {_point(exact)}"]
     lines.append(f"most bits at all: {_point(most)}, {percent(most['exact'])} exact")
     if best["share_of_ceiling"] is not None:
-        per = "the first" if exact is not None else "the second"
+        point, which = (most, "the latter") if exact is None else (exact, "the former")
+        tokens = f"{best['ceiling_soft_tokens']} soft token{'' if best['ceiling_soft_tokens'] == 1 else 's'}"
         lines.append(
-            f"{per} is {best['share_of_ceiling']:.0%} of the ceiling per soft token (that of {best['ceiling_soft_tokens']} soft tokens)"
+            f"{which} is {best['share_of_ceiling']:.0%} of the ceiling of {tokens}, per soft token; such codes hold no more than "
+            f"{point['code_bits'] / point['soft_tokens']:.2f} bits per soft token of this message"
         )
     return lines
 
@@ -211,6 +215,7 @@ def _draw_bits(axis: Any, capacity: Capacity) -> None:
             axis.plot(lengths, heights, color=colour, lw=0.8, label=f"control: {control}")
             below = [place for place, value in enumerate(values) if value < heights[place]]
             axis.plot([lengths[place] for place in below], [heights[place] for place in below], "v", color=colour, ms=4)
+    axis.text(0.99, 0.015, "▼ lower still", transform=axis.transAxes, ha="right", fontsize="x-small", color="#555555")
     axis.axhline(0, color="black", lw=0.6)
     axis.set_ylim(floor * 1.1, top * 1.06)
 
