@@ -86,6 +86,10 @@ class CapacityRequest:
             raise UsageError(f"lengths {list(self.lengths)} do not fit; give each once")
         if self.codes < 2:
             raise UsageError(f"codes = {self.codes} does not fit; an interval needs at least 2, and 200 make a narrow one")
+        if self.batch_size < 1:
+            raise UsageError(f"batch size = {self.batch_size} does not fit; give 1 or more")
+        if self.folder.is_file():
+            raise UsageError(f"{str(self.folder)!r} is a file; give a folder for capacity.json and capacity.png")
         if not 0 < self.exact_share <= 1:
             raise UsageError(f"exact share = {self.exact_share} does not fit; give a share above 0 and up to 1, for example 0.9")
         if self.ceiling is not None and not (self.ceiling.soft_tokens and min(self.ceiling.soft_tokens) >= 1):

@@ -64,6 +64,7 @@ MISTAKES = {
     "unknown norm": (["--ceiling_norm", "fixed"], "norm = 'fixed' does not fit"),
     "no soft tokens": (["--ceiling_tokens", "0"], "give whole numbers from 1"),
     "no hole in the sentence": (["--sentence", "The code."], "needs {code} once"),
+    "no batch": (["--batch_size", "0"], "batch size = 0"),
     "unknown device": (["--device", "tpu"], "unknown device 'tpu'"),
 }
 
@@ -76,6 +77,10 @@ def test_mistakes_get_one_line_and_leave_nothing(
     _, line = failing(["capacity", str(trained), "--out", str(tmp_path / "out"), *arguments], capsys)
     assert expected in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_no_folder(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is a file" in failing(["capacity", str(trained), "--out", str(trained / "config.json")], capsys)[1]
 
 
 def test_folders_without_a_bridge(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
