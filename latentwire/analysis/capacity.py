@@ -115,13 +115,9 @@ def measure_capacity(request: CapacityRequest, *, watch: Watch = lambda what, do
     parts = load_parts(config, bridge, device=request.device, writer=False)
     bench = Bench(parts, wording, alphabet, request, watch)
     check_lengths(parts.sender, bench.bridge, parts.receiver, wording, alphabet, request.lengths)
-    probe = bench.probe() if request.place else None
-    curve, readings = bench.run(probe)
-    ceiling = None
-    if request.ceiling is not None:
-        kept_in = request.ceiling_file or request.folder / CEILING_FILE
-        search = CeilingSearch(parts.receiver, wording, alphabet, request.ceiling, bench.message_scale(), kept_in, watch)
-        ceiling = search.run()
+    search = bench.ceiling_search(request.ceiling) if request.ceiling is not None else None
+    curve, readings = bench.run(bench.probe() if request.place else None)
+    ceiling = search.run() if search is not None else None
     capacity = Capacity(
         schema_version=SCHEMA_VERSION,
         run=_provenance(request, config, parts, wording, alphabet),
@@ -191,6 +187,14 @@ class Bench:
         codes = training_codes(self.alphabet, sorted(self.request.lengths), seed=self.request.seed + _PROBE_SEED)
         return SenderProbe(self.parts.sender, self.wording, self.alphabet, codes)
 
+    def ceiling_search(self, settings: CeilingSettings) -> CeilingSearch:
+        """The search for the ceiling of this receiver. Raises ``ArtefactError`` where its file holds something else."""
+        kept_in = self.request.ceiling_file or self.request.folder / CEILING_FILE
+        scale = self.message_scale()
+        search = CeilingSearch(self.parts.receiver, self.wording, self.alphabet, settings, scale, kept_in, self.watch)
+        search.known()
+        return search
+
     @torch.no_grad()
     def message_scale(self) -> float:
         """Root mean square of the bridge's soft tokens over codes of all lengths."""
@@ -212,6 +216,7 @@ def curve_point(readings: Sequence[Reading], length: int, alphabet: Alphabet, co
         bits_per_soft_token=interval([reading.bits / reading.soft_tokens for reading in readings]),
         bits_per_byte=interval([reading.bits / reading.message_bytes for reading in readings]),
         exact=share([reading.exact for reading in readings]),
+        exact_code=share([reading.exact_code for reading in readings]),
         end_bits=statistics.fmean(reading.end_bits for reading in readings),
     )
 

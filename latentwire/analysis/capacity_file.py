@@ -40,6 +40,8 @@ class CurvePoint(TypedDict):
     bits_per_byte: Interval
     #: share of codes that greedy decoding writes without a fault and then ends
     exact: Interval
+    #: the same, whatever follows the code
+    exact_code: Interval
     #: mean cross-entropy of the end token, counted in none of the above
     end_bits: float
 

@@ -80,8 +80,9 @@ def fit_codes(
         soft = scaled(free, unit, kept=settings.norm == "kept")
         mask = torch.ones(soft.shape[:2], dtype=torch.bool, device=soft.device)
         prefix = receiver.prefix([wording.asked] * len(running), SoftTokens(soft, mask))
-        missing, ends, exact = graded(receiver, prefix, [answers[row] for row in running])
-        for row, found in zip(running, _fitted(receiver, alphabet, codes, running, soft, missing, ends, exact, step), strict=True):
+        missing, ends, *right = graded(receiver, prefix, [answers[row] for row in running])
+        now = _fitted(receiver, alphabet, [codes[row] for row in running], soft, [missing, ends, *right], step)
+        for row, found in zip(running, now, strict=True):
             if _better(found, best[row]):
                 best[row] = found
         still = [place for place, row in enumerate(running) if not _is_done(best[row], codes[row], alphabet)]
@@ -119,22 +120,15 @@ def _start(receiver: Receiver, codes: Sequence[Code], soft_tokens: int, seed: in
 
 
 def _fitted(
-    receiver: Receiver,
-    alphabet: Alphabet,
-    codes: Sequence[Code],
-    running: Sequence[int],
-    soft: Tensor,
-    missing: Tensor,
-    ends: Tensor,
-    exact: Tensor,
-    step: int,
+    receiver: Receiver, alphabet: Alphabet, codes: Sequence[Code], soft: Tensor, graded_now: Sequence[Tensor], step: int
 ) -> Iterator[Fitted]:
+    """The codes as they are read from their vectors of this step."""
     ratios = (soft.detach().float().pow(2).mean(dim=(1, 2)).sqrt() / receiver.embedding_rms).tolist()
     size = soft.shape[1] * soft.shape[2] * receiver.dtype.itemsize
-    values = zip(running, missing.tolist(), ends.tolist(), exact.tolist(), ratios, strict=True)
-    for row, lost, end, right, ratio in values:
-        bits = len(codes[row]) * alphabet.bits_per_symbol - lost
-        yield Fitted(Reading(bits, end, right, soft.shape[1], size), step, ratio)
+    values = zip(codes, ratios, *(part.tolist() for part in graded_now), strict=True)
+    for code, ratio, missing, end_bits, exact, exact_code in values:
+        bits = len(code) * alphabet.bits_per_symbol - missing
+        yield Fitted(Reading(bits, end_bits, exact, exact_code, soft.shape[1], size), step, ratio)
 
 
 def _better(found: Fitted, best: Fitted | None) -> bool:

@@ -78,7 +78,7 @@ class CeilingSearch:
 
     def _point(self, soft_tokens: int, length: int) -> CeilingPoint:
         key = f"{soft_tokens} soft tokens, {length} symbols"
-        known = self._known()
+        known = self.known()
         own = known.setdefault(self.identity, {})
         if key not in own:
             own[key] = self._measured(soft_tokens, length)
@@ -124,7 +124,7 @@ class CeilingSearch:
             repr(round(self.scale, 6)) if self.settings.norm == "kept" else "",
         )[:16]
 
-    def _known(self) -> dict[str, dict[str, CeilingPoint]]:
+    def known(self) -> dict[str, dict[str, CeilingPoint]]:
         """Finished points by identity. Raises ``ArtefactError`` for a file that holds something else."""
         if not self.kept_in.exists():
             return {}

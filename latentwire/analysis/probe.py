@@ -61,7 +61,7 @@ class SenderProbe:
             ]
             right = all(self.model.classes_[row.argmax()] == symbol for row, symbol in zip(own, code, strict=True))
             bits = len(code) * self.alphabet.bits_per_symbol + float(np.log2(of_symbols).sum())
-            readings.append(Reading(bits, 0.0, right))
+            readings.append(Reading(bits, 0.0, right, right))
         return readings
 
     def _states(

@@ -35,12 +35,14 @@ class Reading:
 
     ``bits`` are delivered: the code's own minus the cross-entropy of its tokens; below 0 where the receiver is surer of
     something else than a guess would be. ``end_bits`` is the cross-entropy of the end token behind it, kept apart: the end
-    says how long a code is, and that is not counted in its bits. ``exact``: greedy decoding writes these tokens and then ends.
+    says how long a code is, and that is not counted in its bits. ``exact``: greedy decoding writes these tokens and then ends;
+    ``exact_code``: it writes them, whatever follows (a bridge that was taught one length may not end at another).
     """
 
     bits: float
     end_bits: float
     exact: bool
+    exact_code: bool
     soft_tokens: int = 0
     message_bytes: int = 0
 
@@ -52,12 +54,16 @@ def code_ids(receiver: Receiver, wording: Wording, codes: Sequence[Code]) -> lis
 
 def graded(
     receiver: Receiver, prefix: Prefix, answers: Sequence[Sequence[int]]
-) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Bool[Tensor, " B"]]:
-    """Cross-entropy in bits of each code's tokens and of its end token, and whether it is greedy-exact. Differentiable."""
-    log_probs, mask, exact = receiver.graded_answers(prefix, answers)
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Bool[Tensor, " B"], Bool[Tensor, " B"]]:
+    """Cross-entropy in bits of each code's tokens and of its end token; whether it is greedy-exact, and whether but for its end.
+
+    Differentiable.
+    """
+    log_probs, mask, right = receiver.graded_answers(prefix, answers)
     bits = -log_probs / NATS_PER_BIT
-    ends = bits.gather(1, mask.sum(dim=1, keepdim=True) - 1)[:, 0]
-    return bits.sum(dim=1) - ends, ends, exact
+    last = mask.sum(dim=1, keepdim=True) - 1
+    ends = bits.gather(1, last)[:, 0]
+    return bits.sum(dim=1) - ends, ends, right.all(dim=1), right.scatter(1, last, True).all(dim=1)
 
 
 @torch.no_grad()
@@ -144,11 +150,11 @@ def _read(
         part = slice(start, start + batch_size)
         batch = codes[part]
         made, tokens, sizes = prefix(part)
-        missing, ends, exact = graded(receiver, made, code_ids(receiver, wording, batch))
+        found = graded(receiver, made, code_ids(receiver, wording, batch))
         readings += [
-            Reading(len(code) * alphabet.bits_per_symbol - lost, end, right, count, size)
-            for code, lost, end, right, count, size in zip(
-                batch, missing.tolist(), ends.tolist(), exact.tolist(), tokens, sizes, strict=True
+            Reading(len(code) * alphabet.bits_per_symbol - missing, end_bits, exact, exact_code, count, size)
+            for code, missing, end_bits, exact, exact_code, count, size in zip(
+                batch, *(part.tolist() for part in found), tokens, sizes, strict=True
             )
         ]
     return readings

@@ -22,7 +22,7 @@ def curve_table(capacity: Capacity) -> Table:
     table = _table(
         f"{models['sender']['name']} → {bridge['name']} → {models['receiver']['name']} · {bridge['rate']} · {run['codes']} codes a "
         f"length, {alphabet['symbols']} symbols ({alphabet['bits_per_symbol']:.2f} bits)",
-        ("code", "bits", "soft tokens", "bytes", "delivered", "per soft token", "per byte", "greedy exact"),
+        ("code", "bits", "soft tokens", "bytes", "delivered", "per soft token", "per byte", "greedy exact", "but for the end"),
     )
     for point in capacity["curve"]:
         own = point["control"] is None
@@ -35,6 +35,7 @@ def curve_table(capacity: Capacity) -> Table:
             interval(point["bits_per_soft_token"], 2),
             f"{point['bits_per_byte']['value']:.4f}" if own else "",
             percent(point["exact"]),
+            f"{point['exact_code']['value']:.0%}" if own else "",
             style=None if own else "dim",
         )
     return table
@@ -215,7 +216,7 @@ def _draw_bits(axis: Any, capacity: Capacity) -> None:
             axis.plot(lengths, heights, color=colour, lw=0.8, label=f"control: {control}")
             below = [place for place, value in enumerate(values) if value < heights[place]]
             axis.plot([lengths[place] for place in below], [heights[place] for place in below], "v", color=colour, ms=4)
-    axis.text(0.99, 0.015, "▼ lower still", transform=axis.transAxes, ha="right", fontsize="x-small", color="#555555")
+    axis.plot([], [], "v", color="#555555", ms=4, label="lower still")
     axis.axhline(0, color="black", lw=0.6)
     axis.set_ylim(floor * 1.1, top * 1.06)
 

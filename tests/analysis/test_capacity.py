@@ -132,7 +132,7 @@ def test_every_key_of_the_file_is_documented() -> None:
 
 
 def readings(bits: float, exact: bool = False, count: int = 4, soft_tokens: int = 4) -> list[Reading]:
-    return [Reading(float(bits), 0.5, exact, soft_tokens, 64 * soft_tokens) for _ in range(count)]
+    return [Reading(float(bits), 0.5, exact, exact, soft_tokens, 64 * soft_tokens) for _ in range(count)]
 
 
 @pytest.mark.parametrize(

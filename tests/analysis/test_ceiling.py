@@ -77,7 +77,7 @@ class Pretended:
         length = len(codes[0])
         self.asked.append((soft_tokens, length))
         exact = length <= self.holds(soft_tokens)
-        return [Fitted(Reading(5.0 * length * (0.9 if exact else 0.6), 0.0, exact, soft_tokens, 8), 10, 1.0) for _ in codes]
+        return [Fitted(Reading(5.0 * length * (0.9 if exact else 0.6), 0.0, exact, exact, soft_tokens, 8), 10, 1.0) for _ in codes]
 
 
 def search(receiver: Receiver, folder: Path, **settings: Any) -> CeilingSearch:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from latentwire.analysis.codes import Wording, load_alphabet
-from latentwire.analysis.reading import check_lengths, code_ids, examples, read_messages, read_text
+from latentwire.analysis.reading import check_lengths, code_ids, examples, graded, read_messages, read_text
 from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.bridges.linear import LinearConfig
 from latentwire.errors import DataError
@@ -97,12 +97,22 @@ def test_graded_answers_are_log_probs_and_exactness_at_once(receiver: Receiver) 
     prefix = receiver.prefix([WORDING.asked.with_text(WORDING.context(code)) for code in codes])
     ids = code_ids(receiver, WORDING, codes)
     ids[0][1] = ids[0][0]  # a wrong answer among right ones
-    log_probs, mask, exact = receiver.graded_answers(prefix, ids)
+    log_probs, mask, right = receiver.graded_answers(prefix, ids)
     expected, expected_mask = receiver.answer_log_probs(prefix, ids)
     assert torch.equal(log_probs, expected)
     assert torch.equal(mask, expected_mask)
-    assert torch.equal(exact, receiver.predicted_exactly(prefix, ids))
-    assert not exact[0]
+    assert torch.equal(right.all(dim=1), receiver.predicted_exactly(prefix, ids))
+    assert right[0].tolist()[1] is False
+
+
+def test_a_code_that_goes_on_is_exact_but_for_the_end(receiver: Receiver) -> None:
+    """The message tells codes of 8, the receiver is held against their first 4 symbols."""
+    codes = ALPHABET.draw(8, 6)
+    prefix = receiver.prefix([WORDING.asked.with_text(WORDING.context(code)) for code in codes])
+    missing, ends, exact, exact_code = graded(receiver, prefix, code_ids(receiver, WORDING, [code[:4] for code in codes]))
+    assert exact_code.all()
+    assert not exact.any()
+    assert float(missing.max()) < 1 < float(ends.min())
 
 
 def test_equal_codes_are_rows_of_their_own() -> None:

@@ -83,6 +83,13 @@ def test_a_file_is_no_folder(trained: Path, capsys: pytest.CaptureFixture[str]) 
     assert "is a file" in failing(["capacity", str(trained), "--out", str(trained / "config.json")], capsys)[1]
 
 
+def test_a_file_that_holds_no_ceiling(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "points.json").write_text("[]")
+    arguments = ["capacity", str(trained), *QUICK, "--out", str(tmp_path / "out"), "--ceiling_file", str(tmp_path / "points.json")]
+    assert "holds no points of a ceiling" in failing(arguments, capsys)[1]
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_without_a_bridge(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds no run" in failing(["capacity", str(tmp_path / "none")], capsys)[1]
     shutil.copytree(trained, tmp_path / "run")
