@@ -12,7 +12,22 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from latentwire.cli import cache, compare, demo, evaluate, experiments, fetch, methods, nano, send, slurm, table, tasks, train
+from latentwire.cli import (
+    cache,
+    capacity,
+    compare,
+    demo,
+    evaluate,
+    experiments,
+    fetch,
+    methods,
+    nano,
+    send,
+    slurm,
+    table,
+    tasks,
+    train,
+)
 from latentwire.errors import LatentWireError
 
 app = typer.Typer(
@@ -25,6 +40,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("capacity")(capacity.capacity)
 app.command("methods")(methods.methods)
 app.command("table")(table.table)
 app.command("send")(send.send)

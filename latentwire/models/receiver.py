@@ -159,6 +159,17 @@ class Receiver:
         logits, targets, mask = self._answer_logits(prefix, answers)
         return ((logits.argmax(-1) == targets) | ~mask).all(dim=1)
 
+    def graded_answers(
+        self, prefix: Prefix, answers: Sequence[Sequence[int]]
+    ) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        """``answer_log_probs`` and, in the same pass, which tokens are the likeliest in their places (padding is).
+
+        Where all of a row are, greedy decoding gives exactly this answer. The log-probabilities are differentiable.
+        """
+        logits, targets, mask = self._answer_logits(prefix, answers)
+        log_probs = -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        return log_probs * mask, mask, (logits.argmax(-1) == targets) | ~mask
+
     def _answer_logits(
         self, prefix: Prefix, answers: Sequence[Sequence[int]]
     ) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
