@@ -9,6 +9,8 @@ import torch
 
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
+from latentwire.messages.channel import Channel
+from latentwire.messages.settings import MessageSettings
 from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Prediction
 from latentwire.methods.bridge import send_and_answer
 from latentwire.training.ridge import fit_ridge
@@ -22,6 +24,15 @@ class Ridge(Method):
     controls = ("zero", "shuffled", "noise")
     fits = True
 
+    @property
+    def message(self) -> MessageSettings:
+        """How its messages cross."""
+        return self.parts.message or MessageSettings()
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}{self.message.suffix}"
+
     def fit(self, data: FitData) -> dict[str, Any]:
         texts = [[row.sender_prompt for row in rows] for rows in (data.train, data.validation)]
         self.bridge, info = fit_ridge(self.parts.sender, self.parts.receiver, train=texts[0], validation=texts[1])
@@ -33,4 +44,7 @@ class Ridge(Method):
             raise UsageError(
                 "method 'ridge' is fitted by `latentwire compare` or telepathy/run_baselines.py, not loaded from a run"
             )
-        return send_and_answer(self.parts.sender, self.bridge, self, examples, max_new_tokens=max_new_tokens, control=control)
+        channel = Channel(self.message, self.parts.receiver)
+        return send_and_answer(
+            self.parts.sender, self.bridge, channel, self, examples, max_new_tokens=max_new_tokens, control=control
+        )
