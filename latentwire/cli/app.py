@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from latentwire.cli import cache, compare, demo, evaluate, experiments, fetch, methods, nano, send, slurm, table, tasks, train
+from latentwire.cli import cache, compare, demo, evaluate, experiments, fetch, methods, nano, plot, send, slurm, table, tasks, train
 from latentwire.errors import LatentWireError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command("demo")(demo.demo)
 app.add_typer(cache.app, name="cache")
 app.add_typer(experiments.app, name="experiments")
 app.add_typer(nano.app, name="nano")
+app.add_typer(plot.app, name="plot")
 app.add_typer(slurm.app, name="slurm")
 app.add_typer(tasks.app, name="tasks")
 

@@ -58,7 +58,7 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         rf"(?![-/_]{_LETTER})|(?<!\d-)\b(?i:{_NUMBER_WORD})\b"
     ),
     "code": re.compile(rf"(?<!\w)(?<!\d[.,])[$€£¥#]?(?=[\w/.-]*\d)(?=[\w/.-]*{_LETTER})\w+(?:[-/.]\w+)*"),
-    "name": re.compile(rf"(?<!\w){_CAPITALISED}(?: (?:{_OF} ){{0,2}}{_CAPITALISED})*(?!\w)"),
+    "name": re.compile(rf"(?<!\w){_CAPITALISED}(?:(?<!['’]s) (?:{_OF} ){{0,2}}{_CAPITALISED})*(?!\w)"),
 }
 
 #: words that open sentences and are no names
