@@ -133,7 +133,7 @@ class Method(ABC):
     name: ClassVar[str]
     sender_sees: ClassVar[str] = "nothing"
     receiver_sees: ClassVar[str] = AS_THE_TASK_SAYS
-    controls: ClassVar[tuple[str, ...]] = ()
+    controls: tuple[str, ...] = ()
     fits: ClassVar[bool] = False
     seeded: ClassVar[bool] = False
     writes: ClassVar[bool] = False

@@ -23,13 +23,14 @@ class BridgeMethod(Method):
 
     name = "bridge"
     sender_sees = AS_THE_TASK_SAYS
-    controls = ("zero", "shuffled", "noise")
+    controls: tuple[str, ...] = ("zero", "shuffled", "noise")
     fits = True
     seeded = True
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self.bridge, self.sender = parts.bridge, parts.sender
+        self.controls = controls_of(self.message)
 
     @property
     def message(self) -> MessageSettings:
@@ -61,6 +62,12 @@ class BridgeMethod(Method):
             raise UsageError(f"method {self.name!r} needs a trained bridge; train one with `latentwire train` or run `make demo`")
         channel = Channel(self.message, self.parts.receiver)
         return send_and_answer(self.sender, self.bridge, channel, self, examples, max_new_tokens=max_new_tokens, control=control)
+
+
+def controls_of(message: MessageSettings) -> tuple[str, ...]:
+    """The controls that make sense for such messages."""
+    destroying = ("zero", "shuffled", "noise")
+    return destroying if message.verbatim == "off" else (*destroying, "verbatim_only")
 
 
 def send_and_answer(

@@ -11,8 +11,8 @@ from latentwire.data.task import Example
 from latentwire.errors import UsageError
 from latentwire.messages.channel import Channel
 from latentwire.messages.settings import MessageSettings
-from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Prediction
-from latentwire.methods.bridge import send_and_answer
+from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Parts, Prediction
+from latentwire.methods.bridge import controls_of, send_and_answer
 from latentwire.training.ridge import fit_ridge
 
 
@@ -21,8 +21,12 @@ class Ridge(Method):
 
     name = "ridge"
     sender_sees = AS_THE_TASK_SAYS
-    controls = ("zero", "shuffled", "noise")
+    controls: tuple[str, ...] = ("zero", "shuffled", "noise")
     fits = True
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self.controls = controls_of(self.message)
 
     @property
     def message(self) -> MessageSettings:

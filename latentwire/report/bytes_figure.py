@@ -145,6 +145,7 @@ def draw_bytes(points: Sequence[Point], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     check_picture(path)
     tasks = list(dict.fromkeys(point.task for point in points))
@@ -153,7 +154,7 @@ def draw_bytes(points: Sequence[Point], path: Path) -> None:
     columns = min(3, len(tasks))
     lines = -(-len(tasks) // columns)
     figure, panels = pyplot.subplots(
-        lines, columns, figsize=(1.5 + 5.5 * columns, 1.2 + 3.6 * lines), constrained_layout=True, squeeze=False
+        lines, columns, figsize=(1.5 + 5.5 * columns, 1.8 + 3.6 * lines), constrained_layout=True, squeeze=False
     )
     for panel in panels.flat[len(tasks) :]:
         panel.set_visible(False)
@@ -164,12 +165,15 @@ def draw_bytes(points: Sequence[Point], path: Path) -> None:
         _draw_text(panel, [point for point in own if not point.series])
         panel.set_title(f"{task}, n = {own[0].n:,}", loc="left")
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.0f}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_xlabel("bytes of a message (mean)")
         panel.set_ylabel(f"{own[0].metric}, % (95 % intervals)")
         panel.set_ylim(-3, 103)
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(axis="y", alpha=0.3)
-    _legend(figure, panels, {point.precision for point in points if point.series})
+    _legend(figure, panels, 2 * columns, {point.precision for point in points if point.series})
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=130, format=path.suffix[1:])
     pyplot.close(figure)
@@ -206,7 +210,7 @@ def _draw_point(panel: Any, point: Point, marker: str, colour: str, label: str |
     panel.errorbar(size, score, yerr=error, fmt=marker, color=colour, markersize=7, elinewidth=1, capsize=2, label=label)
 
 
-def _legend(figure: Any, panels: Any, precisions: set[str]) -> None:
+def _legend(figure: Any, panels: Any, columns: int, precisions: set[str]) -> None:
     """Lines and text by colour, then the precisions by their marks."""
     from matplotlib.lines import Line2D
 
@@ -217,4 +221,4 @@ def _legend(figure: Any, panels: Any, precisions: set[str]) -> None:
     for precision, marker in MARKERS.items():
         if precision in precisions:
             entries[precision or AS_TRAINED] = Line2D([], [], color="#555555", marker=marker, linestyle="")
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(4, len(entries)), frameon=False)
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(columns, len(entries)), frameon=False)
