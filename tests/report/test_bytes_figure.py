@@ -14,7 +14,8 @@ from latentwire.report.bytes_figure import Point, collect_points, draw_bytes
 
 def row(method: str, size: float, value: float, **changes: Any) -> ResultRow:
     known: dict[str, Any] = {
-        "task": "record", "split": "test", "subset": "all", "method": method, "control": None, "sender_sees": "", "receiver_sees": "",
+        "task": "record", "split": "test", "subset": "all", "method": method, "control": None,
+        "sender_sees": "", "receiver_sees": "",
         "seed": 1, "metric": "exact_match", "value": value, "ci_low": value - 0.1, "ci_high": value + 0.1, "interval": "wilson",
         "n": 100, "chance": 0.0, "message_tokens": 1.0, "message_bytes": size, "latency_ms_p50": None, "problems": [],
     }  # fmt: skip
@@ -23,8 +24,8 @@ def row(method: str, size: float, value: float, **changes: Any) -> ResultRow:
 
 def results(*rows: ResultRow, seed: int = 1, **config: Any) -> Results:
     info = RunInfo(
-        state="completed", config={"seed": seed, "output_dir": f"runs/{seed}", **config}, seeds=[seed], git={}, versions={}, models={},
-        hardware={}, data_revisions={}, partial=[], notes={}, prompt_hashes={},
+        state="completed", config={"seed": seed, "output_dir": f"runs/{seed}", **config}, seeds=[seed], git={}, versions={},
+        models={}, hardware={}, data_revisions={}, partial=[], notes={}, prompt_hashes={},
     )  # fmt: skip
     return Results(schema_version=2, run=info, rows=list(rows))
 
@@ -54,7 +55,7 @@ def test_precisions_of_one_bridge_are_one_line_and_text_stands_beside_it() -> No
     ]  # fmt: skip
     point = by_label(points)["bridge:pooled+rules", "int4"]
     assert (point.value, point.low, point.high) == pytest.approx((0.5, 0.4, 0.6))
-    assert point.seeds == (0.5,)
+    assert point.seeds == pytest.approx((0.5,))
 
 
 def test_seeds_of_one_config_are_averaged_and_other_configs_are_other_lines() -> None:
