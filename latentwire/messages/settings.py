@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from latentwire.errors import UnknownNameError
 from latentwire.schema import Schema
 
 Precision = Literal["auto", "float32", "bf16", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bf16", "int8", "int4")
+
+DEFAULT_BYTES = 32
 
 
 class MessageSettings(Schema):
@@ -20,13 +22,22 @@ class MessageSettings(Schema):
     verbatim: Literal["off", "rules", "budget"] = Field(
         "off", description="words beside the soft tokens: none, by rule, or those that surprise the receiver most"
     )
-    verbatim_bytes: int = Field(32, ge=1, description="budget: UTF-8 bytes of verbatim text at most")
+    verbatim_bytes: int = Field(DEFAULT_BYTES, ge=1, description="budget: UTF-8 bytes of verbatim text at most")
 
     @field_validator("verbatim", mode="before")
     @classmethod
     def _off_is_a_word(cls, value: Any) -> Any:
         # YAML reads a bare `off` as false
         return "off" if value is False else value
+
+    @model_validator(mode="after")
+    def _a_limit_needs_a_budget(self) -> MessageSettings:
+        if self.verbatim != "budget" and self.verbatim_bytes != DEFAULT_BYTES:
+            raise ValueError(
+                f"verbatim_bytes = {self.verbatim_bytes} limits verbatim=budget only, and verbatim is {self.verbatim}; "
+                "set verbatim=budget, or leave verbatim_bytes out"
+            )
+        return self
 
     @property
     def suffix(self) -> str:

@@ -179,6 +179,11 @@ def test_a_bare_off_in_yaml_means_off() -> None:
         validated(MessageSettings, {"verbatim": True}, where="message")
 
 
+def test_a_limit_that_would_be_ignored_is_refused() -> None:
+    with pytest.raises(ConfigError, match="verbatim_bytes = 8 limits verbatim=budget only, and verbatim is rules"):
+        validated(MessageSettings, {"verbatim": "rules", "verbatim_bytes": 8}, where="message")
+
+
 def test_labels_say_what_differs_from_the_default() -> None:
     assert MessageSettings().suffix == ""
     assert MessageSettings(precision="int8", verbatim="budget", verbatim_bytes=9).suffix == "+budget9@int8"
