@@ -51,13 +51,14 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         rf"\b(?:\d{{4}}-\d{{1,2}}-\d{{1,2}}|\d{{1,2}}[/.]\d{{1,2}}[/.]\d{{2,4}}|{_DAY}(?: of)? {_MONTH}(?:,? \d{{4}})?"
         rf"|{_MONTH} {_DAY}(?:, \d{{4}})?|{_MONTH} \d{{4}})(?!\w)"
     ),
-    "address": re.compile(r"\b(?:https?://|www\.)[^\s<>\"]*[\w/]|\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
+    "address": re.compile(r"\b(?:https?://|www\.)[^\s<>\"]*[\w/]|\b[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"),
     "symbols": re.compile(r"(?<!\w)\w(?: \w){2,}(?![\w'’])"),
     "number": re.compile(
         rf"(?<![\w.])(?<!\w[-/_])(?:[-+−±]?[$€£¥]\s?|[-+−±])?\d+(?:[,.:/–-]\d+)*(?:(?:st|nd|rd|th)?(?!\w)(?:\s?{_UNIT})?|{_UNIT})"
         rf"(?![-/_]{_LETTER})|(?<!\d-)\b(?i:{_NUMBER_WORD})\b"
     ),
-    "code": re.compile(rf"(?<!\w)(?<!\d[.,])[$€£¥#]?(?=[\w/.-]*\d)(?=[\w/.-]*{_LETTER})\w+(?:[-/.]\w+)*"),
+    # any word; ``_is_code`` chooses
+    "code": re.compile(r"(?<!\w)(?<!\d[.,])[$€£¥#]?\w+(?:[-/.]\w+)*"),
     "name": re.compile(rf"(?<!\w){_CAPITALISED}(?:(?<!['’]s) (?:{_OF} ){{0,2}}{_CAPITALISED})*(?!\w)"),
 }
 
@@ -93,16 +94,23 @@ def find_spans(text: str) -> list[str]:
     """The spans of ``text`` that must arrive exactly, each once, in the order of their first appearance."""
     lower_case = {word for word in re.findall(rf"(?<!\w){_LETTER}[\w’'-]*", text) if word.islower()}
     found: list[tuple[int, str]] = []
-    left = text
+    signs = list(text)
     for kind, pattern in PATTERNS.items():
-        for match in pattern.finditer(left):
+        for match in pattern.finditer("".join(signs)):
+            if kind == "code" and not _is_code(match[0]):
+                continue
+            signs[match.start() : match.end()] = _TAKEN * len(match[0])
             start, end = match.span(match.lastgroup) if match.lastgroup else match.span()
             if kind == "name":
                 start, end = _name(text, start, end, lower_case)
             if text[start:end].strip():
                 found.append((start, text[start:end].strip()))
-        left = pattern.sub(lambda match: _TAKEN * len(match[0]), left)
     return list(dict.fromkeys(span for _, span in sorted(found)))
+
+
+def _is_code(word: str) -> bool:
+    """Letters mixed with digits."""
+    return any(sign.isdigit() for sign in word) and any(sign.isalpha() for sign in word)
 
 
 def _name(text: str, start: int, end: int, lower_case: set[str]) -> tuple[int, int]:

@@ -99,6 +99,16 @@ def test_off_sends_soft_tokens_alone(receiver: Receiver) -> None:
     assert sent.message_tokens == (4, 2, 3)
 
 
+def test_a_receiver_in_bfloat16_gets_bfloat16() -> None:
+    receiver = load_receiver("nano-mistral", device="cpu", dtype="bfloat16")
+    channel = Channel(MessageSettings(verbatim="budget"), receiver)
+    sent = channel.deliver(channel.written(soft_of(receiver), TEXTS))
+    assert sent.form == "bf16"
+    assert [len(part) for part in sent.packed] == [count * 320 for count in (4, 2, 3)]
+    assert all(sent.verbatim)
+    assert receiver.prefix([ASKED] * 3, sent.soft).embeddings.dtype == torch.bfloat16
+
+
 def test_training_and_sending_agree(receiver: Receiver) -> None:
     for settings in (MessageSettings(precision="int4", verbatim="rules"), MessageSettings(verbatim="budget", verbatim_bytes=9)):
         channel = Channel(settings, receiver)

@@ -68,3 +68,13 @@ def test_the_answers_of_the_tiny_world_ride_along(name: str) -> None:
 
 def test_the_joined_text_is_what_the_docs_say() -> None:
     assert joined(find_spans("Maria left 47 apples in Lisbon.")) == "Maria; 47; Lisbon"
+
+
+@pytest.mark.parametrize("part", ["a", "1-", "a-", "a1-", "a.", "A.", "a.b+", '"a', "Ab of ", "May 1 ", "http://a/", "a b "])
+def test_no_text_takes_long(part: str) -> None:
+    import time
+
+    started = time.perf_counter()
+    find_spans(part * (20_000 // len(part)))
+    # milliseconds; a pattern that goes back over the text for every character took seconds
+    assert time.perf_counter() - started < 1.5
