@@ -22,6 +22,7 @@ from latentwire.cli import (
     fetch,
     methods,
     nano,
+    plot,
     send,
     slurm,
     table,
@@ -49,6 +50,7 @@ app.command("demo")(demo.demo)
 app.add_typer(cache.app, name="cache")
 app.add_typer(experiments.app, name="experiments")
 app.add_typer(nano.app, name="nano")
+app.add_typer(plot.app, name="plot")
 app.add_typer(slurm.app, name="slurm")
 app.add_typer(tasks.app, name="tasks")
 
