@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from latentwire.data.task_config import TaskVariant
 from latentwire.errors import ConfigError
 from latentwire.files import digest
+from latentwire.messages.settings import MessageSettings
 from latentwire.schema import Schema, validated
 
 
@@ -85,6 +86,7 @@ class RunConfig(PromptSettings):
     bridge: dict[str, Any] = Field(default_factory=lambda: {"name": "perceiver"})
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
+    message: MessageSettings = MessageSettings()
     seed: int = 42
     output_dir: str | None = None
 
@@ -106,7 +108,9 @@ class RunConfig(PromptSettings):
     @property
     def identity(self) -> str:
         """Hash of all that decides the weights; two configs with equal identity train the same bridge."""
-        return digest(self.model_dump_json(exclude={"output_dir": True}))[:16]
+        # the default message changes nothing, so runs from before there was a choice keep their identity
+        unused = {"output_dir"} | ({"message"} if self.message == MessageSettings() else set())
+        return digest(self.model_dump_json(exclude=unused))[:16]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

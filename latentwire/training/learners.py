@@ -14,6 +14,7 @@ from torch import nn
 
 from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example
+from latentwire.messages.channel import Channel
 from latentwire.models.receiver import Receiver, SoftTokens
 from latentwire.models.sender import SenderStates
 from latentwire.prompts import Prompt
@@ -45,16 +46,17 @@ class BridgeLearner(Learner):
     def __init__(self, bridge: Bridge, receiver: Receiver, cache: FeatureCache, *, token_dropout: float = 0.0) -> None:
         self.module: Bridge = bridge
         self.receiver, self.cache, self.token_dropout = receiver, cache, token_dropout
+        self.channel = Channel(bridge.message, receiver)
 
     def prompts(self, rows: Sequence[Example]) -> list[Prompt]:
         return [row.receiver_prompt for row in rows]
 
     def soft_tokens(self, rows: Sequence[Example]) -> SoftTokens:
-        read = self.cache.states([row.sender_prompt for row in rows])
+        texts = [row.sender_prompt for row in rows]
+        read = self.cache.states(texts)
         if self.token_dropout and self.module.training:
             read = without_some(read, self.token_dropout)
-        soft: SoftTokens = self.module(read)
-        return soft
+        return self.channel.taught(self.module(read), texts)
 
 
 def without_some(read: SenderStates, share: float) -> SenderStates:

@@ -226,6 +226,7 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
         sender_style=sender.prompter.style,
         receiver_style=receiver.prompter.style,
     )
+    bridge.message = config.message
     return bridge.to(receiver.device)
 
 

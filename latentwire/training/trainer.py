@@ -204,9 +204,8 @@ class Trainer:
     @torch.no_grad()
     def _diagnostics(self, rows: Sequence[Example], soft: SoftTokens, loss: float) -> dict[str, float]:
         """Signs of collapse: RMS ratio, matched-minus-shuffled gap of the loss (near 0 is bad), effective rank."""
-        shifted = SoftTokens(soft.vectors.detach().roll(1, dims=0), soft.mask.roll(1, dims=0))
         self.step -= 1  # the shuffled loss belongs to the step that was just made
-        shuffled = self._loss(rows, shifted).item() if len(rows) > 1 else loss
+        shuffled = self._loss(rows, soft.shifted()).item() if len(rows) > 1 else loss
         self.step += 1
         return {
             "rms_ratio": round(rms_ratio(soft, self.receiver.embedding_rms), 5),
