@@ -35,7 +35,7 @@ from latentwire.analysis.reading import Code, Reading, check_lengths, examples, 
 from latentwire.bridges.base import WEIGHTS_FILE, Bridge, BridgePair, identity_of
 from latentwire.config import RunConfig
 from latentwire.errors import ArtefactError, UsageError
-from latentwire.evaluation.controls import CONTROLS, applicable, build_control
+from latentwire.evaluation.controls import SOFT_CONTROLS, applicable, build_control
 from latentwire.evaluation.run import load_parts, saved_config
 from latentwire.files import file_digest
 from latentwire.methods.base import Parts
@@ -152,7 +152,7 @@ class Bench:
         """
         curve: list[CurvePoint] = []
         readings: dict[int, tuple[list[Reading], ...]] = {}
-        controls = applicable(CONTROLS, self.request.codes)
+        controls = applicable(SOFT_CONTROLS, self.request.codes)
         passes = 1 + len(controls) + (2 if probe else 0)
         for done, (length, codes) in enumerate(self.codes.items()):
             counted = iter(range(done * passes, (done + 1) * passes))

@@ -22,7 +22,9 @@ from latentwire.methods.base import Control
 from latentwire.models.receiver import SoftTokens
 from latentwire.seeding import stable_hash
 
-CONTROLS = ("zero", "shuffled", "noise", "verbatim_only")
+#: what destroys a message of soft tokens
+SOFT_CONTROLS = ("zero", "shuffled", "noise")
+CONTROLS = (*SOFT_CONTROLS, "verbatim_only")
 
 
 def derangement(count: int, seed: int = 0) -> list[int]:

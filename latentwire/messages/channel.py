@@ -82,10 +82,10 @@ class Channel:
         """Packs the messages, unpacks them at the receiver's and weighs them.
 
         Raises:
-            ModelError: a value is no finite number in the channel's format.
+            ModelError: the channel's format cannot say a value.
         """
         packed = pack(soft, self.form)
-        arrived = unpack(packed, self.form, soft.vectors.shape[-1], device=self.receiver.device)
+        arrived = unpack(packed, self.form, soft.vectors.shape[-1], device=self.receiver.device, finite=False)
         counts = soft.tokens_per_row.tolist()
         if soft.verbatim:
             read = self.receiver.prompter.count_texts(soft.verbatim)

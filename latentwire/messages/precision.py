@@ -57,20 +57,27 @@ def bytes_per_token(form: WireFormat, width: int) -> int:
 def pack(soft: SoftTokens, form: WireFormat) -> list[bytes]:
     """The soft part of each message as bytes, one soft token behind the other, padding left out.
 
+    A float format keeps what is no number: a damaged bridge is for the check of the predictions to report.
+
     Raises:
-        ModelError: a value is no finite number in this format; the message names the row.
+        ModelError: a value is too large for a float format, or no finite number in an integer one; the message names the row.
     """
     values = soft.vectors[soft.mask].detach().float().cpu()
     counts = soft.tokens_per_row.tolist()
     wire = values.to(_FLOATS[form]) if form in _FLOATS else values
-    _check_finite(wire, values, counts, form)
+    _check_fits(wire, values, counts, form)
     content = _as_bytes(wire, form)
     ends = np.cumsum(counts)
     return [content[end - count : end].tobytes() for end, count in zip(ends, counts, strict=True)]
 
 
-def unpack(packed: Sequence[bytes], form: WireFormat, width: int, *, device: torch.device | str = "cpu") -> SoftTokens:
+def unpack(
+    packed: Sequence[bytes], form: WireFormat, width: int, *, device: torch.device | str = "cpu", finite: bool = True
+) -> SoftTokens:
     """The soft tokens [B, K, D] of packed messages, in float32, padded at the end.
+
+    Args:
+        finite: refuse what is no finite number, as whoever gets a message from elsewhere must.
 
     Raises:
         ArtefactError: a message is cut or corrupt, or was packed in another format or for another width.
@@ -85,7 +92,7 @@ def unpack(packed: Sequence[bytes], form: WireFormat, width: int, *, device: tor
     counts = torch.tensor([len(content) // size for content in packed], dtype=torch.long)
     raw = torch.from_numpy(np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(-1, size).copy())
     values = _from_bytes(raw, form, width)
-    if not values.isfinite().all():
+    if finite and not values.isfinite().all():
         row = _row_of(~values.isfinite().all(dim=1), counts.tolist())
         raise ArtefactError(f"message {row} holds a value that is no finite number; it is corrupt, or was packed as something else")
     mask = torch.arange(int(counts.max()) if len(counts) else 0)[None, :] < counts[:, None]
@@ -169,11 +176,15 @@ def _numbers(raw: UInt8[Tensor, "N size"], dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(whole.reshape(len(raw), raw.shape[1] // size)).view(dtype)
 
 
-def _check_finite(wire: Tensor, values: Tensor, counts: Sequence[int], form: WireFormat) -> None:
-    if wire.isfinite().all():
+def _check_fits(wire: Tensor, values: Tensor, counts: Sequence[int], form: WireFormat) -> None:
+    """Refuses what the format cannot say: a finite number beyond a float's range, anything not finite as an integer."""
+    bad = ~wire.isfinite()
+    if form in _FLOATS:
+        bad &= values.isfinite()
+    if not bad.any():
         return
-    row = _row_of(~wire.isfinite().all(dim=1), counts)
-    if values.isfinite().all():
+    row = _row_of(bad.any(dim=1), counts)
+    if form in _FLOATS:
         most = torch.finfo(_FLOATS[form]).max
         raise ModelError(f"message {row} holds a value beyond {most:g}, the largest {form} number; send it as float32 or int8")
     raise ModelError(
