@@ -12,7 +12,22 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from latentwire.cli import cache, compare, demo, evaluate, experiments, fetch, methods, nano, send, slurm, table, tasks, train
+from latentwire.cli import (
+    cache,
+    compare,
+    demo,
+    evaluate,
+    experiments,
+    fetch,
+    methods,
+    nano,
+    pretrain,
+    send,
+    slurm,
+    table,
+    tasks,
+    train,
+)
 from latentwire.errors import LatentWireError
 
 app = typer.Typer(
@@ -23,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
+app.command("pretrain-bridge")(pretrain.pretrain_bridge)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("methods")(methods.methods)
