@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from latentwire.data.task_config import TaskVariant
 from latentwire.errors import ConfigError
 from latentwire.files import digest
+from latentwire.messages.settings import MessageSettings
 from latentwire.schema import Schema, validated
 
 #: the task name and folder of a run that pretrains a bridge
@@ -132,6 +133,7 @@ class RunConfig(PromptSettings):
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
     pretraining: PretrainingSettings = PretrainingSettings()
+    message: MessageSettings = MessageSettings()
     seed: int = 42
     output_dir: str | None = None
 
@@ -168,6 +170,8 @@ class RunConfig(PromptSettings):
     def identity(self) -> str:
         """Hash of all that decides the weights; two configs with equal identity train the same bridge."""
         unused = {"output_dir"} if self.task == (STAGE_ONE,) else {"output_dir", "pretraining"}
+        # the default message changes nothing, so runs from before there was a choice keep their identity
+        unused |= {"message"} if self.message == MessageSettings() else set()
         return digest(self.model_dump_json(exclude=unused))[:16]
 
 

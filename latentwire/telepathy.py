@@ -16,6 +16,8 @@ import torch
 
 from latentwire.bridges.base import Bridge, identity_of
 from latentwire.errors import MismatchError, UsageError
+from latentwire.messages.channel import Channel, Delivery
+from latentwire.messages.settings import Precision, as_precision
 from latentwire.models.chat import style_name
 from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
 from latentwire.models.sender import Sender, load_sender
@@ -24,10 +26,23 @@ from latentwire.prompts import Prompt
 
 @dataclass(frozen=True)
 class Message:
-    """Soft tokens for a batch of contexts, ready to be asked about. ``message_bytes`` is the size of each on the wire."""
+    """Messages for a batch of contexts, ready to be asked about.
+
+    ``soft`` is what the receiver reads; ``packed`` and ``verbatim`` are what crosses for each context, ``message_bytes`` what both
+    weigh together.
+    """
 
     soft: SoftTokens
+    packed: list[bytes]
+    verbatim: list[str]
     message_bytes: list[int]
+    #: number format of the packed soft tokens
+    precision: str
+
+    @staticmethod
+    def of(delivery: Delivery) -> Message:
+        """The messages of a delivery."""
+        return Message(delivery.soft, list(delivery.packed), list(delivery.verbatim), list(delivery.message_bytes), delivery.form)
 
     def __len__(self) -> int:
         return len(self.soft.vectors)
@@ -40,9 +55,13 @@ class Message:
 
 
 class Telepathy:
-    """A sender, a bridge and a receiver, loaded and checked against each other."""
+    """A sender, a bridge and a receiver, loaded and checked against each other.
 
-    def __init__(self, sender: Sender, bridge: Bridge, receiver: Receiver) -> None:
+    ``precision``: number format of the messages; None takes what the bridge was trained with.
+    """
+
+    def __init__(self, sender: Sender, bridge: Bridge, receiver: Receiver, *, precision: Precision | None = None) -> None:
+        chosen = bridge.message.precision if precision is None else as_precision(precision)
         if bridge.pair is None:
             raise MismatchError("this bridge does not say which models it connects; save it from a training run")
         bridge.pair.check(
@@ -53,6 +72,7 @@ class Telepathy:
             receiver_style=receiver.prompter.style,
         )
         self.sender, self.bridge, self.receiver, self.pair = sender, bridge, receiver, bridge.pair
+        self.channel = Channel(bridge.message.model_copy(update={"precision": chosen}), receiver)
 
     @classmethod
     def from_pretrained(
@@ -64,6 +84,7 @@ class Telepathy:
         dtype: str | None = None,
         sender: str | None = None,
         receiver: str | None = None,
+        precision: Precision | None = None,
     ) -> Telepathy:
         """Loads the bridge in a folder or Hub repository with the two models named in its config.
 
@@ -94,15 +115,16 @@ class Telepathy:
             dtype=dtype,
             prompt_style=style_name(pair.receiver_style),
         )
-        return cls(loaded_sender, bridge.to(loaded_receiver.device), loaded_receiver)
+        return cls(loaded_sender, bridge.to(loaded_receiver.device), loaded_receiver, precision=precision)
 
     @torch.no_grad()
     def send(self, contexts: Sequence[str]) -> Message:
         """One message per context. Raises ``DataError`` for an empty context or one longer than the sender reads."""
         if isinstance(contexts, str) or not contexts:
             raise UsageError("send takes a non-empty list of texts, for example wire.send(['Maria left 47 apples in Lisbon.'])")
-        soft = self.bridge(self.sender.read([self.pair.sender_prompt.replace("{context}", text) for text in contexts]))
-        return Message(soft, soft.bytes_per_row(self.receiver.dtype).tolist())
+        texts = [self.pair.sender_prompt.replace("{context}", text) for text in contexts]
+        soft = self.bridge(self.sender.read(texts))
+        return Message.of(self.channel.deliver(self.channel.written(soft, texts)))
 
     def ask(self, message: Message, questions: Sequence[str], *, max_new_tokens: int = 64) -> list[str]:
         """One answer per context; give one question for each, or a single one for all."""

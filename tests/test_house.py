@@ -17,13 +17,27 @@ PACKAGE = ROOT / "latentwire"
 ALLOWED: dict[str, set[str]] = {
     "data": set(),
     "models": set(),
-    "bridges": {"models"},
-    "training": {"bridges", "models", "data"},
-    "methods": {"bridges", "models", "data", "training"},
-    "evaluation": {"methods", "training", "bridges", "models", "data"},
-    "report": {"evaluation"},
+    "messages": {"models"},
+    "bridges": {"messages", "models"},
+    "training": {"bridges", "messages", "models", "data"},
+    "methods": {"bridges", "messages", "models", "data", "training"},
+    "evaluation": {"methods", "training", "bridges", "messages", "models", "data"},
+    "analysis": {"evaluation", "methods", "training", "bridges", "messages", "models", "data"},
+    "report": {"analysis", "evaluation"},
     "experiments": {"evaluation", "methods", "training", "bridges", "models", "data"},
-    "cli": {"experiments", "report", "evaluation", "methods", "training", "bridges", "models", "data", "telepathy"},
+    "cli": {
+        "experiments",
+        "report",
+        "analysis",
+        "evaluation",
+        "methods",
+        "training",
+        "bridges",
+        "messages",
+        "models",
+        "data",
+        "telepathy",
+    },
 }
 PLAIN = {"config", "schema", "prompts", "files", "errors", "provenance", "seeding"}
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from latentwire.errors import ArtefactError, MismatchError
 from latentwire.files import read_json, replacing, write_json
+from latentwire.messages.settings import MessageSettings
 from latentwire.models.receiver import SoftTokens
 from latentwire.models.sender import SenderStates
 from latentwire.schema import Schema, validated
@@ -122,6 +123,8 @@ class Bridge(nn.Module):
         super().__init__()
         self.config, self.ends = config, ends
         self.pair: BridgePair | None = None
+        #: how its messages are packed and what rides beside them; what it was trained with
+        self.message = MessageSettings()
         self.gain = nn.Parameter(torch.ones(()))
 
     @abstractmethod
@@ -160,6 +163,7 @@ class Bridge(nn.Module):
                 "bridge": self.config.model_dump(exclude={"init"}),
                 "ends": self.ends.model_dump(),
                 "pair": self.pair.model_dump() if self.pair else None,
+                "message": self.message.model_dump(),
             },
         )
 
@@ -187,6 +191,8 @@ class Bridge(nn.Module):
         bridge = config.build(validated(BridgeEnds, content["ends"], where=str(folder / CONFIG_FILE)))
         if content["pair"] is not None:
             bridge.pair = validated(BridgePair, content["pair"], where=str(folder / CONFIG_FILE))
+        # bridges from before there was a choice say nothing about it
+        bridge.message = validated(MessageSettings, content.get("message", {}), where=f"{folder / CONFIG_FILE}: message")
         try:
             bridge.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except (SafetensorError, RuntimeError, OSError) as error:

@@ -30,6 +30,7 @@ tags: [latentwire, soft-tokens]
 | bridge | {bridge.config.name}, {bridge.config.describe_rate()}, {bridge.num_params:,} parameters, float32 |
 | sender | {pair.sender.name}, layer {pair.sender_layer}, {sender} |
 | receiver | {pair.receiver.name}, {receiver} |
+| message | {bridge.message.describe()} |
 | tasks | {", ".join(config["task"])} |
 | data | {data} |
 | rows | {summary["train_rows"]:,} to train, {summary["validation_rows"]:,} to validate |

@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 
 from latentwire.cli import (
     cache,
+    capacity,
     compare,
     demo,
     evaluate,
@@ -21,6 +22,7 @@ from latentwire.cli import (
     fetch,
     methods,
     nano,
+    plot,
     pretrain,
     send,
     slurm,
@@ -41,6 +43,7 @@ app.command("train")(train.train)
 app.command("pretrain-bridge")(pretrain.pretrain_bridge)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("capacity")(capacity.capacity)
 app.command("methods")(methods.methods)
 app.command("table")(table.table)
 app.command("send")(send.send)
@@ -49,6 +52,7 @@ app.command("demo")(demo.demo)
 app.add_typer(cache.app, name="cache")
 app.add_typer(experiments.app, name="experiments")
 app.add_typer(nano.app, name="nano")
+app.add_typer(plot.app, name="plot")
 app.add_typer(slurm.app, name="slurm")
 app.add_typer(tasks.app, name="tasks")
 

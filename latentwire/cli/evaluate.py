@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 RUN = typer.Argument(help="Run folder, for example runs/demo.", show_default=False)
 TASK = typer.Option(None, "--task", help="Task name or YAML path; default: the tasks it was trained on. Repeatable.")
 METHOD = typer.Option(None, "--method", help="Only these methods. Repeatable.")
+PRECISION = typer.Option(
+    None,
+    "--precision",
+    help="Number formats of the bridge's messages, comma-separated: float32, bf16, int8, int4; one result row each. "
+    "Default: as it was trained.",
+)
 SPLIT = typer.Option("test", "--split", help="train, validation or test.")
 DATA_DIR = typer.Option(
     None, "--data_dir", help="Folder with <set>/<split>.jsonl[.gz]; default: that of the training run, else the Hub."
@@ -30,6 +36,7 @@ def evaluate(
     run: Path = RUN,
     task: list[str] | None = TASK,
     method: list[str] | None = METHOD,
+    precision: str | None = PRECISION,
     split: str = SPLIT,
     data_dir: str | None = DATA_DIR,
     max_samples: int | None = MAX_SAMPLES,
@@ -38,9 +45,20 @@ def evaluate(
 ) -> None:
     """Evaluate a trained bridge with baselines and controls; writes results.json and every prediction."""
     from latentwire.evaluation.run import EvaluationRequest
+    from latentwire.messages.settings import as_precision
 
+    precisions = None if precision is None else [as_precision(name.strip()) for name in precision.split(",")]
     results = evaluate_with_progress(
-        EvaluationRequest(run, tasks=task, methods=method, split=split, data_dir=data_dir, max_rows=max_samples, device=device)
+        EvaluationRequest(
+            run,
+            tasks=task,
+            methods=method,
+            precisions=precisions,
+            split=split,
+            data_dir=data_dir,
+            max_rows=max_samples,
+            device=device,
+        )
     )
     if as_json:
         emit_json(results)

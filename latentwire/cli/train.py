@@ -166,6 +166,7 @@ def print_plan(plan: RunPlan) -> None:
             "bridge",
             f"{plan.bridge}, {plan.trainable_params:,} trainable parameters, {gib(plan.bridge_training_memory_bytes)} to train",
         ),
+        ("message", plan.message),
         ("device", plan.device),
         ("disk", f"checkpoint {gib(plan.checkpoint_disk_bytes)}, artefact {gib(plan.artefact_disk_bytes)}, sender states on top"),
         ("work", f"{plan.steps:,} steps, {plan.rows_seen:,} rows seen"),

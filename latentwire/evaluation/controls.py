@@ -1,13 +1,17 @@
 """Controls: the same method with the information destroyed. What survives a control was not communicated.
 
-zero      every soft token is the zero vector
-shuffled  every row gets the message of another row (a derangement over the whole evaluation set)
-noise     every soft token is a random direction of its own norm
+zero           every soft token is the zero vector
+shuffled       every row gets the message of another row (a derangement over the whole evaluation set), its verbatim text included
+noise          every soft token is a random direction of its own norm
+verbatim_only  as zero, but the verbatim text stays: what a hybrid message says without its soft tokens
+
+``zero`` and ``noise`` leave no verbatim text: with it a message would not be destroyed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 import torch
@@ -18,7 +22,7 @@ from latentwire.methods.base import Control
 from latentwire.models.receiver import SoftTokens
 from latentwire.seeding import stable_hash
 
-CONTROLS = ("zero", "shuffled", "noise")
+CONTROLS = ("zero", "shuffled", "noise", "verbatim_only")
 
 
 def derangement(count: int, seed: int = 0) -> list[int]:
@@ -40,6 +44,8 @@ def build_control(name: str, examples: Sequence[Example], seed: int = 0) -> Cont
     """The control over a whole evaluation set. ``shuffled`` and ``noise`` depend on the rows, not on their batches."""
     if name == "zero":
         return Control(name, replace_vectors=lambda soft, ids: SoftTokens(torch.zeros_like(soft.vectors), soft.mask))
+    if name == "verbatim_only":
+        return Control(name, replace_vectors=lambda soft, ids: replace(soft, vectors=torch.zeros_like(soft.vectors)))
     if name == "shuffled":
         partners = derangement(len(examples), seed)
         text_of = {example.id: examples[partners[index]].sender_prompt for index, example in enumerate(examples)}

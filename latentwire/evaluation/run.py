@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from latentwire.bridges.base import WEIGHTS_FILE, Bridge, identity_of
@@ -17,8 +17,9 @@ from latentwire.evaluation.predictions import find_predictions, read_header, wri
 from latentwire.evaluation.results import ResultRow, Results, RunInfo, state_of, write_results
 from latentwire.evaluation.rows import result_rows
 from latentwire.files import digest, file_digest, read_json
+from latentwire.messages.settings import Precision
 from latentwire.methods import build_method, method_class
-from latentwire.methods.base import Parts
+from latentwire.methods.base import Method, Parts
 from latentwire.methods.bridge import BridgeMethod
 from latentwire.models.device import hardware_summary
 from latentwire.provenance import git_state, versions
@@ -58,6 +59,7 @@ def load_parts(config: RunConfig, bridge: Bridge | None, *, device: str | None, 
 class EvaluationRequest:
     """What to evaluate. ``tasks`` and ``methods``: None takes those of the run, and all.
 
+    ``precisions``: the bridge once for each of these number formats; None: as it was trained.
     ``sender`` and ``receiver`` may name the run's models at another place; other models are refused. ``out`` is where the
     result file goes (default: into the run folder); the predictions go beside it.
     """
@@ -65,6 +67,7 @@ class EvaluationRequest:
     run_folder: Path
     tasks: Sequence[str] | None = None
     methods: Sequence[str] | None = None
+    precisions: Sequence[Precision] | None = None
     split: str = "test"
     data_dir: str | None = None
     max_rows: int | None = None
@@ -87,6 +90,10 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
             config = config.model_copy(update={end: getattr(config, end).model_copy(update={"model": name})})
     bridge = Bridge.from_pretrained(request.run_folder / ARTEFACT_FOLDER)
     chosen = list(request.methods or WITHOUT_FIT)
+    if request.precisions is not None and BridgeMethod.name not in chosen:
+        raise UsageError(
+            f"--precision is for the bridge, and only {', '.join(chosen)} would run; add --method bridge or leave it out"
+        )
     rows_of: list[tuple[Task, Sequence[Example]]] = []
     partial, revisions, hashes, notes = [], {}, {}, {}
     sender_end, receiver_end = load_prompters(config)
@@ -104,7 +111,7 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
         if method.fits and not issubclass(method, BridgeMethod):
             raise UsageError(f"method {method.name!r} learns from train rows; run it with `latentwire compare`")
     parts = load_parts(config, bridge, device=request.device, writer=any(method.writes for method in classes))
-    built = [build_method(name, parts) for name in chosen]
+    built = [method for name in chosen for method in _built(name, parts, request.precisions)]
     weights = file_digest(request.run_folder / ARTEFACT_FOLDER / WEIGHTS_FILE)
     rows: list[ResultRow] = []
     for task, examples in rows_of:
@@ -137,6 +144,15 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
         prompt_hashes=hashes,
     )
     return write_results(request.result_path, info, rows)
+
+
+def _built(name: str, parts: Parts, precisions: Sequence[Precision] | None) -> list[Method]:
+    """The method, or the bridge once for each precision."""
+    if name != BridgeMethod.name or parts.bridge is None or precisions is None:
+        return [build_method(name, parts)]
+    trained = parts.bridge.message
+    messages = [trained.model_copy(update={"precision": precision}) for precision in dict.fromkeys(precisions)]
+    return [build_method(name, replace(parts, message=message)) for message in messages]
 
 
 def _remove_outdated(folder: Path, identities: Mapping[str, str]) -> None:

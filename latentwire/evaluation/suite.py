@@ -24,6 +24,7 @@ from latentwire.evaluation.results import ResultRow, Results, RunInfo, state_of,
 from latentwire.evaluation.rows import result_rows
 from latentwire.evaluation.run import RESULTS_FILE
 from latentwire.files import digest
+from latentwire.messages.settings import MessageSettings
 from latentwire.methods import method_class
 from latentwire.methods.base import FitData, Method, MethodSettings, Parts
 from latentwire.models.device import hardware_summary
@@ -108,7 +109,9 @@ def fill(request: SuiteRequest) -> tuple[Parts, list[_TaskData], list[ResultRow]
     sender, receiver = load_pair(
         request.config, device=request.device, full_sender=any(method.writes for method in classes.values())
     )
-    parts = Parts(sender, receiver, bridge_name=str(request.config.bridge["name"]), settings=request.settings)
+    parts = Parts(
+        sender, receiver, bridge_name=str(request.config.bridge["name"]), message=request.config.message, settings=request.settings
+    )
     data = [_read(request, task, parts) for task in tasks]
     rows: list[ResultRow] = []
     for task_data in data:
@@ -216,4 +219,5 @@ def _identity(request: SuiteRequest, parts: Parts, data: _TaskData, name: str, m
     decisive = [str(parts.sender.layer), str(parts.receiver.dtype), config.prompt_style, request.settings.model_dump_json()]
     if method.fits:
         decisive += [config.training.model_dump_json(), repr(sorted(config.bridge.items())), str(seed)]
+        decisive += [config.message.model_dump_json()] if config.message != MessageSettings() else []
     return digest(data.key, name, *models, *decisive)[:16]

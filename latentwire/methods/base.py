@@ -18,8 +18,9 @@ from torch import Tensor
 from latentwire.bridges.base import Bridge
 from latentwire.config import RunConfig
 from latentwire.data.task import Example, Task
+from latentwire.messages.settings import MessageSettings
 from latentwire.models.batching import first_of_equals
-from latentwire.models.receiver import Prefix, Receiver
+from latentwire.models.receiver import Prefix, Receiver, SoftTokens
 from latentwire.models.sender import Sender
 from latentwire.models.trie import OptionTrie
 from latentwire.prompts import Prompt
@@ -47,12 +48,17 @@ class MethodSettings(Schema):
 
 @dataclass(frozen=True)
 class Parts:
-    """The loaded models a method may use. ``bridge_name``: how the bridge is called where it is still to be trained."""
+    """The loaded models a method may use.
+
+    ``bridge_name``: how the bridge is called where it is still to be trained. ``message``: how messages cross; None takes what the
+    bridge was trained with.
+    """
 
     sender: Sender
     receiver: Receiver
     bridge: Bridge | None = None
     bridge_name: str = ""
+    message: MessageSettings | None = None
     settings: MethodSettings = field(default_factory=MethodSettings)
 
 
@@ -109,7 +115,7 @@ class Control:
 
     name: str
     replace_texts: Callable[[Sequence[Example]], list[str]] | None = None
-    replace_vectors: Callable[..., object] | None = None
+    replace_vectors: Callable[[SoftTokens, Sequence[str]], SoftTokens] | None = None
 
 
 class Method(ABC):
@@ -127,7 +133,7 @@ class Method(ABC):
     name: ClassVar[str]
     sender_sees: ClassVar[str] = "nothing"
     receiver_sees: ClassVar[str] = AS_THE_TASK_SAYS
-    controls: ClassVar[tuple[str, ...]] = ()
+    controls: tuple[str, ...] = ()
     fits: ClassVar[bool] = False
     seeded: ClassVar[bool] = False
     writes: ClassVar[bool] = False

@@ -10,6 +10,8 @@ import torch
 from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
+from latentwire.messages.channel import Channel
+from latentwire.messages.settings import MessageSettings
 from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Parts, Prediction
 from latentwire.models.sender import Sender
 from latentwire.training.run import ARTEFACT_FOLDER, train_run
@@ -21,17 +23,23 @@ class BridgeMethod(Method):
 
     name = "bridge"
     sender_sees = AS_THE_TASK_SAYS
-    controls = ("zero", "shuffled", "noise")
+    controls: tuple[str, ...] = ("zero", "shuffled", "noise")
     fits = True
     seeded = True
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self.bridge, self.sender = parts.bridge, parts.sender
+        self.controls = controls_of(self.message)
+
+    @property
+    def message(self) -> MessageSettings:
+        """How its messages cross."""
+        return self.parts.message or (self.bridge.message if self.bridge else MessageSettings())
 
     @property
     def label(self) -> str:
-        return f"{self.name}:{self.bridge.config.name if self.bridge else self.parts.bridge_name}"
+        return f"{self.name}:{self.bridge.config.name if self.bridge else self.parts.bridge_name}{self.message.suffix}"
 
     def fit(self, data: FitData) -> dict[str, Any]:
         """Trains the bridge of the config on the task; a finished or killed training in the folder is taken up again."""
@@ -52,21 +60,39 @@ class BridgeMethod(Method):
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
         if self.bridge is None:
             raise UsageError(f"method {self.name!r} needs a trained bridge; train one with `latentwire train` or run `make demo`")
-        return send_and_answer(self.sender, self.bridge, self, examples, max_new_tokens=max_new_tokens, control=control)
+        channel = Channel(self.message, self.parts.receiver)
+        return send_and_answer(self.sender, self.bridge, channel, self, examples, max_new_tokens=max_new_tokens, control=control)
+
+
+def controls_of(message: MessageSettings) -> tuple[str, ...]:
+    """The controls that make sense for such messages."""
+    destroying = ("zero", "shuffled", "noise")
+    return destroying if message.verbatim == "off" else (*destroying, "verbatim_only")
 
 
 def send_and_answer(
-    sender: Sender, bridge: Bridge, method: Method, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None
+    sender: Sender,
+    bridge: Bridge,
+    channel: Channel,
+    method: Method,
+    examples: Sequence[Example],
+    *,
+    max_new_tokens: int,
+    control: Control | None,
 ) -> list[Prediction]:
-    """The whole path from contexts to answers, with the control applied where the message is made."""
+    """The whole path from contexts to answers, with the control applied where the message is made.
+
+    Another row's message brings that row's verbatim text; zeros and noise bring none.
+    """
     receiver = method.parts.receiver
     texts = [example.sender_prompt for example in examples]
     if control is not None and control.replace_texts is not None:
         texts = control.replace_texts(examples)
-    soft = bridge(sender.read(texts))
+    soft = channel.written(bridge(sender.read(texts)), texts)
     if control is not None and control.replace_vectors is not None:
         soft = control.replace_vectors(soft, [example.id for example in examples])
+    sent = channel.deliver(soft)
     prompts = [example.receiver_prompt for example in examples]
-    found = method.answers(examples, prompts, lambda asked: receiver.prefix(asked, soft), max_new_tokens=max_new_tokens)
-    tokens, sizes = soft.tokens_per_row.tolist(), soft.bytes_per_row(receiver.dtype).tolist()
-    return [answer.sent(count, size) for answer, count, size in zip(found, tokens, sizes, strict=True)]
+    found = method.answers(examples, prompts, lambda asked: receiver.prefix(asked, sent.soft), max_new_tokens=max_new_tokens)
+    sizes = zip(sent.message_tokens, sent.message_bytes, strict=True)
+    return [answer.sent(*size) for answer, size in zip(found, sizes, strict=True)]

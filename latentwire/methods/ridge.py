@@ -9,8 +9,10 @@ import torch
 
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
-from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Prediction
-from latentwire.methods.bridge import send_and_answer
+from latentwire.messages.channel import Channel
+from latentwire.messages.settings import MessageSettings
+from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Parts, Prediction
+from latentwire.methods.bridge import controls_of, send_and_answer
 from latentwire.training.ridge import fit_ridge
 
 
@@ -19,8 +21,21 @@ class Ridge(Method):
 
     name = "ridge"
     sender_sees = AS_THE_TASK_SAYS
-    controls = ("zero", "shuffled", "noise")
+    controls: tuple[str, ...] = ("zero", "shuffled", "noise")
     fits = True
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self.controls = controls_of(self.message)
+
+    @property
+    def message(self) -> MessageSettings:
+        """How its messages cross."""
+        return self.parts.message or MessageSettings()
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}{self.message.suffix}"
 
     def fit(self, data: FitData) -> dict[str, Any]:
         texts = [[row.sender_prompt for row in rows] for rows in (data.train, data.validation)]
@@ -33,4 +48,7 @@ class Ridge(Method):
             raise UsageError(
                 "method 'ridge' is fitted by `latentwire compare` or telepathy/run_baselines.py, not loaded from a run"
             )
-        return send_and_answer(self.parts.sender, self.bridge, self, examples, max_new_tokens=max_new_tokens, control=control)
+        channel = Channel(self.message, self.parts.receiver)
+        return send_and_answer(
+            self.parts.sender, self.bridge, channel, self, examples, max_new_tokens=max_new_tokens, control=control
+        )

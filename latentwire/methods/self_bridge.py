@@ -21,7 +21,7 @@ class SelfBridge(BridgeMethod):
 
     @property
     def label(self) -> str:
-        return self.name
+        return f"{self.name}{self.message.suffix}"
 
     def fit(self, data: FitData) -> dict[str, Any]:
         """Reads the receiver at half of its depth, or at the config's layer where the receiver has it."""

@@ -25,6 +25,7 @@ from latentwire.models.chat import Prompter, PromptStyle
 from latentwire.models.device import pick_device, pick_dtype
 from latentwire.models.freezing import freeze
 from latentwire.models.source import ModelSource, explained, resolve
+from latentwire.models.tokens import encode_plain
 from latentwire.models.trie import Branches, OptionTrie, build_trie
 from latentwire.prompts import Prompt
 
@@ -34,20 +35,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SoftTokens:
-    """A batch of soft messages: ``vectors`` [B, K, D_r]; ``mask`` [B, K] is True at real soft tokens."""
+    """A batch of messages: ``vectors`` [B, K, D_r]; ``mask`` [B, K] is True at real soft tokens.
+
+    ``verbatim``: the text of each row that stands directly behind its soft tokens, or nothing where no row has any.
+    """
 
     vectors: Float[Tensor, "B K D_r"]
     mask: Bool[Tensor, "B K"]
+    verbatim: tuple[str, ...] = ()
 
     def __getitem__(self, rows: Tensor | slice) -> SoftTokens:
-        return SoftTokens(self.vectors[rows], self.mask[rows])
+        chosen = self.verbatim[rows] if isinstance(rows, slice) else [self.verbatim[row] for row in rows.tolist() if self.verbatim]
+        return SoftTokens(self.vectors[rows], self.mask[rows], tuple(chosen))
+
+    def shifted(self) -> SoftTokens:
+        """Every row with the message of the row before it."""
+        return self[torch.arange(len(self.vectors), device=self.mask.device).roll(1)]
 
     @property
     def tokens_per_row(self) -> Int[Tensor, " B"]:
         return self.mask.sum(dim=1)
 
     def bytes_per_row(self, dtype: torch.dtype) -> Int[Tensor, " B"]:
-        """Bytes on the wire of each message, sent in ``dtype``."""
+        """Bytes on the wire of the soft part of each message, sent in ``dtype``."""
         return self.tokens_per_row * self.vectors.shape[-1] * dtype.itemsize
 
 
@@ -113,7 +123,7 @@ class Receiver:
         return self.prompter.count([prompt])[0]
 
     def prefix(self, prompts: Sequence[Prompt], soft: SoftTokens | None = None, *, open_end: bool = False) -> Prefix:
-        """Embeds the prompts with the soft tokens of ``soft`` (row by row) in their holes.
+        """Embeds the prompts with the messages of ``soft`` (row by row) in their holes: soft tokens, then verbatim text.
 
         ``open_end`` leaves out what stands behind the holes, which a tree of questions then takes up.
 
@@ -134,19 +144,27 @@ class Receiver:
         rows, at = [], 0
         for index, (before, after) in enumerate(pieces):
             head, tail = at + len(before), at + len(before) + len(after)
-            middle = [] if soft is None else [soft.vectors[index][soft.mask[index]].to(embedded.dtype)]
+            middle = [] if soft is None else self._message(soft, index)
             rows.append(torch.cat([embedded[at:head], *middle, embedded[head:tail]]))
             at = tail
             if len(rows[-1]) >= self.max_tokens:
                 raise DataError(
                     f"row {index} gives the receiver {len(rows[-1])} tokens, {self.source.name!r} reads at most {self.max_tokens}; "
-                    "shorten the context or send fewer soft tokens"
+                    "shorten the context or send a shorter message"
                 )
         length = max(len(row) for row in rows)
         embeddings = torch.stack([F.pad(row, (0, 0, length - len(row), 0)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         mask = torch.arange(length, device=self.device)[None, :] >= (length - lengths)[:, None]
         return Prefix(embeddings, mask)
+
+    def _message(self, soft: SoftTokens, row: int) -> list[Float[Tensor, "_ D_r"]]:
+        """What stands in the hole of a row: soft tokens and, where there is any, verbatim text as ordinary tokens."""
+        found = [soft.vectors[row][soft.mask[row]].to(self.embed.weight.dtype)]
+        if soft.verbatim and soft.verbatim[row]:
+            ids = encode_plain(self.tokenizer, soft.verbatim[row])
+            found.append(self.embed(torch.tensor(ids, dtype=torch.long, device=self.device)))
+        return found
 
     # ------------------------------------------------------------------------------------------------------ scoring
 
@@ -162,6 +180,17 @@ class Receiver:
         """Whether greedy decoding would give exactly these answers (teacher forcing shows the same in one pass)."""
         logits, targets, mask = self.answer_logits(prefix, answers)
         return ((logits.argmax(-1) == targets) | ~mask).all(dim=1)
+
+    def graded_answers(
+        self, prefix: Prefix, answers: Sequence[Sequence[int]]
+    ) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        """``answer_log_probs`` and, in the same pass, which tokens are the likeliest in their places (padding is).
+
+        Where all of a row are, greedy decoding gives exactly this answer. The log-probabilities are differentiable.
+        """
+        logits, targets, mask = self.answer_logits(prefix, answers)
+        log_probs = -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        return log_probs * mask, mask, (logits.argmax(-1) == targets) | ~mask
 
     def answer_logits(
         self, prefix: Prefix, answers: Sequence[Sequence[int]]

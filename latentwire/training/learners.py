@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
+from latentwire.messages.channel import Channel
 from latentwire.models.receiver import Receiver, SoftTokens
 from latentwire.models.sender import SenderStates
 from latentwire.prompts import Prompt
@@ -62,16 +63,17 @@ class BridgeLearner(Learner):
         self.module: nn.Module = bridge
         self.bridge, self.receiver, self.states = bridge, receiver, states
         self.token_dropout, self.alignment = token_dropout, alignment
+        self.channel = Channel(bridge.message, receiver)
 
     def prompts(self, rows: Sequence[Example]) -> list[Prompt]:
         return [row.receiver_prompt for row in rows]
 
     def soft_tokens(self, rows: Sequence[Example]) -> SoftTokens:
-        read = self.states([row.sender_prompt for row in rows])
+        texts = [row.sender_prompt for row in rows]
+        read = self.states(texts)
         if self.token_dropout and self.module.training:
             read = without_some(read, self.token_dropout)
-        soft: SoftTokens = self.bridge(read)
-        return soft
+        return self.channel.taught(self.bridge(read), texts)
 
     def align_loss(self, rows: Sequence[Example], soft: SoftTokens) -> Tensor:
         if self.alignment is None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+import torch
+
 from latentwire.bridges import bridge_config
 from latentwire.bridges.base import BridgeEnds
 from latentwire.config import STAGE_ONE, ModelSettings, RunConfig
 from latentwire.data.readers import GENERATED_ROWS
 from latentwire.data.task import load_task
 from latentwire.errors import UsageError
+from latentwire.messages.precision import bytes_per_token, wire_format
 from latentwire.models.costs import causal_lm_params, sender_params
 from latentwire.models.device import pick_device, pick_dtype
 from latentwire.models.source import resolve
@@ -28,6 +31,7 @@ class RunPlan:
     sender_layer: int
     receiver: str
     bridge: str
+    message: str
     device: str
     trainable_params: int
     sender_memory_bytes: int
@@ -70,6 +74,7 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
         sender_layer=layer,
         receiver=receiver.name,
         bridge=f"{bridge.name}, {bridge.describe_rate()}",
+        message=_message(config, receiver.config.hidden_size, pick_dtype(config.receiver.dtype, chosen_device)),
         device=str(chosen_device),
         trainable_params=params,
         sender_memory_bytes=weight_bytes(config.sender, sender_params(sender, layer)),
@@ -82,6 +87,12 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
         steps=training.steps,
         rows_seen=training.steps * training.batch_size,
     )
+
+
+def _message(config: RunConfig, width: int, dtype: torch.dtype) -> str:
+    """How messages cross, and what one soft token of them weighs."""
+    size = bytes_per_token(wire_format(config.message.precision, dtype), width)
+    return f"{config.message.describe()}, {size:,} bytes per soft token"
 
 
 def pick_layer(config: RunConfig, depth: int) -> int:

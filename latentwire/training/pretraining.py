@@ -10,6 +10,7 @@ Row i of the stream depends on (seed, i) alone. Shapes: B rows, K soft tokens, C
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -92,7 +93,7 @@ class PretrainingLearner(BridgeLearner):
         )
         control = self.control_embeddings[lessons.clamp(min=0)]
         wanted = (lessons >= 0)[:, None].expand(-1, control.shape[1])
-        return SoftTokens(torch.cat([message.vectors, control], dim=1), torch.cat([message.mask, wanted], dim=1))
+        return replace(message, vectors=torch.cat([message.vectors, control], dim=1), mask=torch.cat([message.mask, wanted], dim=1))
 
 
 class TextWriter:

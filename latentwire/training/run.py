@@ -273,6 +273,7 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
     )
     if settings.init is not None:
         _take_weights(bridge, settings.init)
+    bridge.message = config.message
     return bridge.to(receiver.device)
 
 

@@ -230,7 +230,7 @@ class Trainer:
         if terms.kl:
             total = total + terms.kl * kl_term(self.receiver, rows, self.learner.prompts(rows), soft)
         if terms.contrast and len(rows) > 1:
-            own, others = (self._answer_losses(bundles, messages) for messages in (soft, shifted(soft)))
+            own, others = (self._answer_losses(bundles, messages) for messages in (soft, soft.shifted()))
             total = total + terms.contrast * contrast_term(own, others)
         if terms.diversity:
             total = total + terms.diversity * diversity_term(soft)
@@ -240,8 +240,7 @@ class Trainer:
     def _diagnostics(self, bundles: Sequence[Sequence[Example]], soft: SoftTokens, loss: float) -> dict[str, float]:
         """Signs of collapse: RMS ratio, matched-minus-shuffled gap of the loss (near 0 is bad), effective rank."""
         self.step -= 1  # the shuffled loss belongs to the step that was just made
-        others = shifted(SoftTokens(soft.vectors.detach(), soft.mask))
-        shuffled = self._loss(bundles, others).item() if len(bundles) > 1 else loss
+        shuffled = self._loss(bundles, soft.shifted()).item() if len(bundles) > 1 else loss
         self.step += 1
         return {
             "rms_ratio": round(rms_ratio(soft, self.receiver.embedding_rms), 5),
@@ -309,11 +308,6 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
         self.best = Best(**state["best"])
-
-
-def shifted(soft: SoftTokens) -> SoftTokens:
-    """Every row with the message of the row before it."""
-    return SoftTokens(soft.vectors.roll(1, dims=0), soft.mask.roll(1, dims=0))
 
 
 def make_optimiser(module: nn.Module, settings: TrainingSettings) -> Optimiser:

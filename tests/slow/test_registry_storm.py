@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -196,9 +197,8 @@ def test_two_clones_that_conflict_all_the_time_become_one(tmp_path: Path) -> Non
         for syncer in syncers:
             syncer.end()
     # what a killed worker has left half-done is over before the last exchange
-    assert wait_until(
-        lambda: not any(entry.is_open for clone in (one, two) for entry in registries[clone].refresh()), patience_s=60
-    )
+    for clone in (one, two):
+        assert wait_until(partial(nobody_at_work, registries[clone]), patience_s=60)
     for syncer in (*syncers, laptop_syncer, *syncers, laptop_syncer):
         syncer.push()
     assert [syncer.failures for syncer in (*syncers, laptop_syncer)] == [[], [], []]
