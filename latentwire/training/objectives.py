@@ -3,7 +3,7 @@
 ``answer``     cross-entropy of the answer, or of the right option among all
 ``note``       the receiver writes the sender's note from the soft tokens; ``text``: the sender's whole text
 ``kl``         divergence of the answer's distribution from that of the same receiver reading the text (Hinton et al. 2015)
-``contrast``   how much likelier the answer is with the row's own message than with another's (van den Oord et al. 2018, one negative)
+``contrast``   the answer likelier with the row's own message than with another's (van den Oord et al. 2018, one negative)
 ``diversity``  squared cosine between the messages of different rows
 
 ``align`` (``alignment.py``) needs no receiver pass. Shapes: B rows.
