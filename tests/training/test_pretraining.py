@@ -92,7 +92,7 @@ def test_plain_text_is_repeated_or_continued_word_for_word(tmp_path: Path) -> No
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no plain text.*missing"):
+    with pytest.raises(DataError, match=r"no plain text.*missing"):
         writer(texts=[str(tmp_path / "missing")])
     with pytest.raises(ConfigError, match="all lessons have the share 0"):
         small_config(tmp_path, lessons={"repeat": 0, "go_on": 0, "note": 0})

@@ -106,7 +106,7 @@ def test_aligning_brings_soft_tokens_to_the_words_they_stand_for(tmp_path: Path)
 
 def test_aligning_is_refused_where_soft_tokens_stand_for_no_words(tmp_path: Path) -> None:
     training = small_config(tmp_path).training.model_dump() | {"first_stage": {"objective": "align"}}
-    with pytest.raises(UsageError, match="perceiver.*stand for no words.*bridge.name=pooled"):
+    with pytest.raises(UsageError, match=r"perceiver.*stand for no words.*bridge.name=pooled"):
         train_run(small_config(tmp_path, bridge=BRIDGES[0], training=training))
 
 
