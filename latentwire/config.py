@@ -9,13 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from latentwire.data.task_config import TaskVariant
 from latentwire.errors import ConfigError
 from latentwire.files import digest
 from latentwire.messages.settings import MessageSettings
 from latentwire.schema import Schema, validated
+
+#: the task name and folder of a run that pretrains a bridge
+STAGE_ONE = "stage1"
 
 
 class ModelSettings(Schema):
@@ -42,24 +45,41 @@ class DataSettings(Schema):
 
 
 class FirstStage(Schema):
-    """The dense stage before the task: the receiver writes the note, or the sender's text, from the soft tokens."""
+    """Steps before the task that teach a bridge what a message is made of.
 
-    objective: Literal["none", "note", "text"] = "none"
+    ``align``: soft tokens near the receiver's own embeddings of the same words, without a pass of the receiver.
+    ``note``, ``text``: the receiver writes the note, or the sender's text, from the soft tokens.
+    """
+
+    objective: Literal["none", "align", "note", "text"] = "none"
     share: float = Field(0.5, ge=0, lt=1, description="share of all steps")
+
+
+class Terms(Schema):
+    """Weights of the parts of the task's loss (``latentwire.training.objectives``); all but ``answer`` are left out at 0."""
+
+    answer: float = Field(1.0, ge=0, description="the answer, or the option among all")
+    note: float = Field(0.0, ge=0, description="the receiver also writes the note")
+    text: float = Field(0.0, ge=0, description="the receiver also writes the sender's text")
+    align: float = Field(0.0, ge=0, description="soft tokens near the receiver's embeddings of the same words")
+    kl: float = Field(0.0, ge=0, description="the answer's distribution near that of the receiver which reads the text")
+    contrast: float = Field(0.0, ge=0, description="the row's own message must explain the answer better than another row's")
+    diversity: float = Field(0.0, ge=0, description="messages of different rows apart")
 
 
 class TrainingSettings(Schema):
     """Optimisation of the bridge."""
 
     steps: int = Field(2000, ge=1)
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(16, ge=1, description="messages per step")
+    questions_per_message: int = Field(1, ge=1, description="rows that share a context and are asked about one message in one pass")
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(2e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup_steps: int = Field(100, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     token_dropout: float = Field(0.0, ge=0, lt=1, description="share of sender tokens that a bridge does not see in a step")
-    diversity_weight: float = Field(0.0, ge=0)
+    terms: Terms = Terms()
     first_stage: FirstStage = FirstStage()
     option_objective: Literal["options", "answer"] = Field(
         "options", description="where there are options: cross-entropy among them, or of the tokens of the gold one"
@@ -68,6 +88,32 @@ class TrainingSettings(Schema):
     log_every: int = Field(50, ge=1)
     validate_every: int = Field(500, ge=1)
     checkpoint_every: int = Field(250, ge=1)
+
+
+class Lessons(Schema):
+    """Shares of what the receiver writes from a message in stage one."""
+
+    repeat: float = Field(1.0, ge=0, description="the text that the sender read")
+    go_on: float = Field(1.0, ge=0, description="what follows it")
+    note: float = Field(1.0, ge=0, description="the tiny world's note on it; other texts have none")
+
+    @model_validator(mode="after")
+    def _some(self) -> Lessons:
+        if not any((self.repeat, self.go_on, self.note)):
+            raise ValueError("all lessons have the share 0; give repeat, go_on or note more")
+        return self
+
+
+class PretrainingSettings(Schema):
+    """Stage one (``latentwire pretrain-bridge``): a pair's bridge learns to carry general text, before any task."""
+
+    texts: tuple[str, ...] = Field(("tinyworld",), min_length=1, description="tinyworld, text files, or folders of .txt files")
+    lessons: Lessons = Lessons()
+    context_tokens: int = Field(96, ge=4, description="sender tokens of a text at most")
+    target_tokens: int = Field(64, ge=2, description="receiver tokens that are written at most")
+    control_tokens: int = Field(4, ge=1, description="learned tokens behind the message that say what to write")
+    validation_rows: int = Field(200, ge=1)
+    training: TrainingSettings = TrainingSettings()
 
 
 class PromptSettings(Schema):
@@ -86,6 +132,7 @@ class RunConfig(PromptSettings):
     bridge: dict[str, Any] = Field(default_factory=lambda: {"name": "perceiver"})
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
+    pretraining: PretrainingSettings = PretrainingSettings()
     message: MessageSettings = MessageSettings()
     seed: int = 42
     output_dir: str | None = None
@@ -106,10 +153,25 @@ class RunConfig(PromptSettings):
         return Path(self.output_dir) if self.output_dir else Path("runs") / self.name
 
     @property
+    def stage_one(self) -> RunConfig:
+        """The run that pretrains this config's bridge: the same for all tasks of a pair."""
+        ends = (Path(end.model).name for end in (self.sender, self.receiver))
+        folder = Path("runs") / "-".join((*ends, str(self.bridge.get("name", "perceiver")), f"seed{self.seed}")) / STAGE_ONE
+        return self.model_copy(
+            update={
+                "task": (STAGE_ONE,),
+                "bridge": {**self.bridge, "init": None},
+                "training": self.pretraining.training,
+                "output_dir": self.output_dir or str(folder),
+            }
+        )
+
+    @property
     def identity(self) -> str:
         """Hash of all that decides the weights; two configs with equal identity train the same bridge."""
+        unused = {"output_dir"} if self.task == (STAGE_ONE,) else {"output_dir", "pretraining"}
         # the default message changes nothing, so runs from before there was a choice keep their identity
-        unused = {"output_dir"} | ({"message"} if self.message == MessageSettings() else set())
+        unused |= {"message"} if self.message == MessageSettings() else set()
         return digest(self.model_dump_json(exclude=unused))[:16]
 
 

@@ -91,7 +91,8 @@ def test_overrides_leave_the_given_mapping_alone() -> None:
     "overrides", list(permutations(("bridge.tokens_per_soft_token=2", "bridge.name=pooled", "bridge.hidden_size=64"))), ids=str
 )
 def test_new_bridge_drops_the_old_settings_in_any_order(overrides: tuple[str, ...]) -> None:
-    assert build(*overrides).bridge == {"name": "pooled", "tokens_per_soft_token": 2, "hidden_size": 64, "look_back": 1}
+    expected = {"name": "pooled", "tokens_per_soft_token": 2, "hidden_size": 64, "look_back": 1, "look_ahead": 0, "init": None}
+    assert build(*overrides).bridge == expected
 
 
 def test_bridge_setting_alone_keeps_the_others() -> None:
@@ -102,7 +103,7 @@ def test_bridge_setting_alone_keeps_the_others() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("trainin.steps=3", r"unknown key 'trainin'; did you mean training\?"),
+        ("trainin.steps=3", r"unknown key 'trainin'; did you mean training or pretraining\?"),
         ("training.step=3", r"unknown key 'training.step'; did you mean .*steps.*\?"),
         ("training.first_stage.objectiv=note", r"unknown key 'training.first_stage.objectiv'; did you mean objective\?"),
         ("sender.layers=3", r"unknown key 'sender.layers'; did you mean layer\?"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from latentwire.errors import ArtefactError, MismatchError
@@ -28,6 +29,17 @@ class BridgeConfig(Schema):
     """Settings of a bridge that do not depend on the pair of models."""
 
     name: str
+    init: str | None = Field(None, description="folder of a trained bridge of the same shape and pair to begin with")
+
+    @property
+    def sender_tokens_per_soft_token(self) -> int | None:
+        """R where every R sender tokens give one soft token in their order, else None."""
+        return None
+
+    @property
+    def sees_groups(self) -> tuple[int, int]:
+        """How many groups of R sender tokens before and behind its own a soft token sees."""
+        return 0, 0
 
     @abstractmethod
     def build(self, ends: BridgeEnds) -> Bridge:
@@ -148,7 +160,7 @@ class Bridge(nn.Module):
             folder / CONFIG_FILE,
             {
                 "schema_version": SCHEMA_VERSION,
-                "bridge": self.config.model_dump(),
+                "bridge": self.config.model_dump(exclude={"init"}),
                 "ends": self.ends.model_dump(),
                 "pair": self.pair.model_dump() if self.pair else None,
                 "message": self.message.model_dump(),

@@ -18,6 +18,10 @@ class LinearConfig(BridgeConfig):
     name: Literal["linear"] = "linear"
     tokens_per_soft_token: int = Field(1, ge=1, le=256)
 
+    @property
+    def sender_tokens_per_soft_token(self) -> int:
+        return self.tokens_per_soft_token
+
     def build(self, ends: BridgeEnds) -> Bridge:
         return LinearBridge(self, ends)
 

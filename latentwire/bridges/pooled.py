@@ -2,7 +2,8 @@
 
 R states are laid side by side and pass a two-layer MLP. Fixed slots lose exact spans; contiguous pooling keeps them
 (ARC-Encoder, Pilchen et al. 2025, pools in the same way inside its encoder). Each soft token also sees the group before its
-own: a word that is one token for the sender and two for the receiver can so be spelled over two places.
+own, and may see the group behind it: a word that is one token for the sender and two for the receiver can so be spelled over two
+places.
 """
 
 from __future__ import annotations
@@ -25,6 +26,15 @@ class PooledConfig(BridgeConfig):
     tokens_per_soft_token: int = Field(1, ge=1, le=256)
     hidden_size: int = Field(384, ge=8)
     look_back: int = Field(1, ge=0, le=8, description="groups before its own that a soft token also sees")
+    look_ahead: int = Field(0, ge=0, le=8, description="groups behind its own that a soft token also sees")
+
+    @property
+    def sender_tokens_per_soft_token(self) -> int:
+        return self.tokens_per_soft_token
+
+    @property
+    def sees_groups(self) -> tuple[int, int]:
+        return self.look_back, self.look_ahead
 
     def build(self, ends: BridgeEnds) -> Bridge:
         return PooledBridge(self, ends)
@@ -42,7 +52,9 @@ class PooledBridge(Bridge):
         super().__init__(config, ends)
         self.norm_in = nn.LayerNorm(ends.sender_width)
         self.mlp = nn.Sequential(
-            nn.Linear(ends.sender_width * config.tokens_per_soft_token * (1 + config.look_back), config.hidden_size),
+            nn.Linear(
+                ends.sender_width * config.tokens_per_soft_token * (1 + config.look_back + config.look_ahead), config.hidden_size
+            ),
             nn.GELU(),
             nn.Linear(config.hidden_size, ends.receiver_width),
         )
@@ -53,7 +65,8 @@ class PooledBridge(Bridge):
         groups, group_mask = grouped(self.norm_in(states), mask, self.config.tokens_per_soft_token)
         own = groups.flatten(2)
         earlier = [F.pad(own, (0, 0, back, 0))[:, : own.shape[1]] for back in range(1, self.config.look_back + 1)]
-        return self.mlp(torch.cat([own, *earlier], dim=-1)), group_mask
+        later = [F.pad(own, (0, 0, 0, ahead))[:, ahead:] for ahead in range(1, self.config.look_ahead + 1)]
+        return self.mlp(torch.cat([own, *earlier, *later], dim=-1)), group_mask
 
 
 def grouped(

@@ -23,6 +23,7 @@ from latentwire.cli import (
     methods,
     nano,
     plot,
+    pretrain,
     send,
     slurm,
     table,
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
+app.command("pretrain-bridge")(pretrain.pretrain_bridge)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("capacity")(capacity.capacity)

@@ -11,6 +11,7 @@ from latentwire.cli.console import Progress, emit_json, gib, progress, say, stop
 if TYPE_CHECKING:
     from latentwire.config import RunConfig
     from latentwire.training.plan import RunPlan
+    from latentwire.training.run import Prepare
 
 CONFIG = typer.Argument(help="YAML file, for example configs/nano.yaml.", show_default=False)
 SET = typer.Option(None, "--set", metavar="KEY=VALUE", help="Override one setting, for example bridge.soft_tokens=8. Repeatable.")
@@ -84,7 +85,7 @@ def run_training(
         from latentwire.training.plan import plan_run
 
         plan = plan_run(config, device=device)
-        emit_json(plan.as_dict()) if as_json else _print_plan(plan)
+        emit_json(plan.as_dict()) if as_json else print_plan(plan)
         return None
     summary = train_with_progress(config, resume=resume, overwrite=overwrite, device=device, tensorboard=tensorboard)
     if not is_first_process():
@@ -99,7 +100,13 @@ def run_training(
 
 
 def train_with_progress(
-    config: RunConfig, *, resume: bool = False, overwrite: bool = False, device: str | None = None, tensorboard: bool = False
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str | None = None,
+    tensorboard: bool = False,
+    prepare: Prepare | None = None,
 ) -> dict[str, Any]:
     """Trains with a bar or lines on stderr; saves and raises ``StoppedEarlyError`` on a signal."""
     from latentwire.errors import StoppedEarlyError
@@ -115,7 +122,7 @@ def train_with_progress(
             should_stop=stop,
         )
         try:
-            return train_run(config, resume=resume, overwrite=overwrite, device=device, hooks=hooks, say=say)
+            return train_run(config, resume=resume, overwrite=overwrite, device=device, hooks=hooks, say=say, prepare=prepare)
         except StoppedEarlyError as error:
             if stop.interrupted:
                 say(str(error))
@@ -147,7 +154,8 @@ def _tensorboard_writer(config: RunConfig) -> Any:
     return SummaryWriter(config.folder / "tensorboard")
 
 
-def _print_plan(plan: RunPlan) -> None:
+def print_plan(plan: RunPlan) -> None:
+    """What ``--dry-run`` shows."""
     rows = [
         ("run", f"{plan.name} → {plan.folder}"),
         ("tasks", ", ".join(plan.tasks)),

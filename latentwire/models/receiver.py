@@ -26,7 +26,7 @@ from latentwire.models.device import pick_device, pick_dtype
 from latentwire.models.freezing import freeze
 from latentwire.models.source import ModelSource, explained, resolve
 from latentwire.models.tokens import encode_plain
-from latentwire.models.trie import OptionTrie, build_trie
+from latentwire.models.trie import Branches, OptionTrie, build_trie
 from latentwire.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -122,8 +122,10 @@ class Receiver:
     def count_tokens(self, prompt: Prompt) -> int:
         return self.prompter.count([prompt])[0]
 
-    def prefix(self, prompts: Sequence[Prompt], soft: SoftTokens | None = None) -> Prefix:
+    def prefix(self, prompts: Sequence[Prompt], soft: SoftTokens | None = None, *, open_end: bool = False) -> Prefix:
         """Embeds the prompts with the messages of ``soft`` (row by row) in their holes: soft tokens, then verbatim text.
+
+        ``open_end`` leaves out what stands behind the holes, which a tree of questions then takes up.
 
         Raises:
             DataError: a row is longer than the model can read.
@@ -135,6 +137,8 @@ class Receiver:
                 "use the receiver the bridge was trained for"
             )
         pieces = [self.prompter.prefix_ids(prompt) for prompt in prompts]
+        if open_end:
+            pieces = [(before, []) for before, _ in pieces]
         flat = torch.tensor([token for before, after in pieces for token in (*before, *after)], device=self.device)
         embedded = self.embed(flat)
         rows, at = [], 0
@@ -168,13 +172,13 @@ class Receiver:
         self, prefix: Prefix, answers: Sequence[Sequence[int]]
     ) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
         """Log-probability in nats of every answer token given all before it, and the mask of real ones. Differentiable."""
-        logits, targets, mask = self._answer_logits(prefix, answers)
+        logits, targets, mask = self.answer_logits(prefix, answers)
         log_probs = -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
         return log_probs * mask, mask
 
     def predicted_exactly(self, prefix: Prefix, answers: Sequence[Sequence[int]]) -> Bool[Tensor, " B"]:
         """Whether greedy decoding would give exactly these answers (teacher forcing shows the same in one pass)."""
-        logits, targets, mask = self._answer_logits(prefix, answers)
+        logits, targets, mask = self.answer_logits(prefix, answers)
         return ((logits.argmax(-1) == targets) | ~mask).all(dim=1)
 
     def graded_answers(
@@ -184,13 +188,14 @@ class Receiver:
 
         Where all of a row are, greedy decoding gives exactly this answer. The log-probabilities are differentiable.
         """
-        logits, targets, mask = self._answer_logits(prefix, answers)
+        logits, targets, mask = self.answer_logits(prefix, answers)
         log_probs = -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
         return log_probs * mask, mask, (logits.argmax(-1) == targets) | ~mask
 
-    def _answer_logits(
+    def answer_logits(
         self, prefix: Prefix, answers: Sequence[Sequence[int]]
     ) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        """Logits at the places of every answer token, the tokens themselves, and the mask of real ones. Differentiable."""
         length = max(len(answer) for answer in answers)
         targets = torch.tensor([[*answer, *[0] * (length - len(answer))] for answer in answers], device=self.device)
         lengths = torch.tensor([len(answer) for answer in answers], device=self.device)
@@ -224,7 +229,7 @@ class Receiver:
         scores: list[Tensor] = [prefix.embeddings] * len(tries)
         for part in parts(lengths, self.device):
             asked = [tries[row] for row in part]
-            logits = self._node_logits(prefix[part], asked)
+            logits = self.tree_logits(prefix[part], asked)
             for row, trie, own in zip(part, asked, logits, strict=True):
                 scores[row] = trie.option_scores(own, own.logsumexp(-1))
         return scores
@@ -274,7 +279,7 @@ class Receiver:
     def prefers(self, prefix: Prefix, tries: Sequence[OptionTrie], labels: Sequence[int]) -> list[bool]:
         """Whether option ``labels[row]`` scores best. Options that cannot win by their first token are not scored further."""
         spelled = [trie.spelled(label) for trie, label in zip(tries, labels, strict=True)]
-        logits, targets, mask = self._answer_logits(prefix, spelled)
+        logits, targets, mask = self.answer_logits(prefix, spelled)
         own = (-F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * mask).sum(dim=1).tolist()
         first = logits[:, 0].log_softmax(-1).cpu()
         wanted: list[list[int]] = []
@@ -286,17 +291,26 @@ class Receiver:
         self._score_some(prefix, tries, wanted, scores)
         return [not options or int(row.argmax()) == label for row, options, label in zip(scores, wanted, labels, strict=True)]
 
-    def _node_logits(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> Float[Tensor, "B N V"]:
-        """Logits at the root (the last position of the prefix) and at the nodes of each row's trie."""
+    def branch_log_probs(self, prefix: Prefix, trees: Sequence[Branches]) -> list[list[Float[Tensor, " T"]]]:
+        """Log-probabilities in nats of the answer tokens of every branch of every row, each as if asked alone. Differentiable."""
+        found = []
+        for tree, own in zip(trees, self.tree_logits(prefix, trees), strict=True):
+            places, answers = torch.tensor([step for path in tree.paths for step in path], device=self.device).unbind(-1)
+            log_probs = -F.cross_entropy(own[places], answers, reduction="none")
+            found.append(list(log_probs.split([len(path) for path in tree.paths])))
+        return found
+
+    def tree_logits(self, prefix: Prefix, trees: Sequence[OptionTrie | Branches]) -> Float[Tensor, "B N V"]:
+        """Logits at the root (the last position of the prefix) and at the nodes of each row's tree. Differentiable."""
         batch, length = prefix.mask.shape
-        nodes = max(len(trie.tokens) for trie in tries)
+        nodes = max(len(tree.tokens) for tree in trees)
         tokens = torch.zeros(batch, nodes, dtype=torch.long)
         depths = torch.zeros(batch, nodes, dtype=torch.long)
         sees = torch.eye(nodes, dtype=torch.bool).repeat(batch, 1, 1)
-        for row, trie in enumerate(tries):
-            own = len(trie.tokens)
-            tokens[row, :own], depths[row, :own] = torch.tensor(trie.tokens).long(), torch.tensor(trie.depths).long()
-            sees[row, :own, :own] = trie.sees
+        for row, tree in enumerate(trees):
+            own = len(tree.tokens)
+            tokens[row, :own], depths[row, :own] = torch.tensor(tree.tokens).long(), torch.tensor(tree.depths).long()
+            sees[row, :own, :own] = tree.sees
         positions = _positions(prefix.mask)
         node_positions = positions[:, -1:] + depths.to(self.device)
         total = length + nodes

@@ -1,5 +1,6 @@
-"""Options as one token trie, so that all of them are scored in a single receiver pass.
+"""Trees of tokens behind one prefix, so that all their branches are scored in a single receiver pass.
 
+Options share beginnings and form a trie; several questions with their answers are branches side by side.
 Only inner nodes are fed to the model: a leaf is predicted by its parent and predicts nothing itself.
 """
 
@@ -53,6 +54,40 @@ class OptionTrie:
         """Log-likelihood in nats of each option from the logits at the nodes and their log-sum-exp."""
         nodes, tokens, real = (part.to(logits.device) for part in self.steps)
         return ((logits[nodes, tokens] - log_norms[nodes]) * real).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Questions with answers behind one prefix; none sees another. Nodes and ``paths`` as in ``OptionTrie``.
+
+    A path holds the tokens of an answer alone: what is asked is read, not scored.
+    """
+
+    tokens: tuple[int, ...]
+    depths: tuple[int, ...]
+    paths: tuple[tuple[tuple[int, int], ...], ...]
+
+    @cached_property
+    def sees(self) -> Bool[Tensor, "nodes nodes"]:
+        """Which nodes (root left out) each node may attend to: those of its branch up to itself."""
+        branch = torch.tensor(self.depths).eq(1).cumsum(0)
+        return (branch[:, None] == branch[None, :]).tril()
+
+
+def build_branches(branches: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Branches:
+    """Branches of (tokens of what is asked, tokens of its answer)."""
+    tokens: list[int] = []
+    depths: list[int] = []
+    paths = []
+    for asked, answer in branches:
+        first = len(tokens)
+        read = [*asked, *answer[:-1]]
+        tokens += read
+        depths += range(1, len(read) + 1)
+        # node 0 is the root, which predicts the answer's first token where nothing is asked
+        places = [first + len(asked) + step if len(asked) + step else 0 for step in range(len(answer))]
+        paths.append(tuple(zip(places, answer, strict=True)))
+    return Branches(tuple(tokens), tuple(depths), tuple(paths))
 
 
 def build_trie(options: Sequence[Sequence[int]], end_id: int | None) -> OptionTrie:

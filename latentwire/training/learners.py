@@ -7,18 +7,22 @@ Everything else (order of rows, losses, validation, checkpoints, resuming) is th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example
+from latentwire.errors import UsageError
 from latentwire.messages.channel import Channel
 from latentwire.models.receiver import Receiver, SoftTokens
 from latentwire.models.sender import SenderStates
 from latentwire.prompts import Prompt
-from latentwire.training.features import FeatureCache
+from latentwire.training.alignment import Alignment
+
+#: texts → the sender's states of them: ``FeatureCache.states``, or ``Sender.read`` where every text is read once
+StatesReader = Callable[[Sequence[str]], SenderStates]
 
 
 class Learner(ABC):
@@ -37,15 +41,28 @@ class Learner(ABC):
         """What stands in the holes of the prompts; nothing unless told otherwise."""
         return None
 
+    def align_loss(self, rows: Sequence[Example], soft: SoftTokens) -> Tensor:
+        """How far soft tokens are from the receiver's embeddings of the same words. Raises ``UsageError`` where they have none."""
+        raise UsageError("the objective 'align' is for bridges; leave it out")
+
 
 class BridgeLearner(Learner):
     """A bridge: cached sender states become soft tokens, the receiver sees only the question."""
 
     sends_messages = True
 
-    def __init__(self, bridge: Bridge, receiver: Receiver, cache: FeatureCache, *, token_dropout: float = 0.0) -> None:
-        self.module: Bridge = bridge
-        self.receiver, self.cache, self.token_dropout = receiver, cache, token_dropout
+    def __init__(
+        self,
+        bridge: Bridge,
+        receiver: Receiver,
+        states: StatesReader,
+        *,
+        token_dropout: float = 0.0,
+        alignment: Alignment | None = None,
+    ) -> None:
+        self.module: nn.Module = bridge
+        self.bridge, self.receiver, self.states = bridge, receiver, states
+        self.token_dropout, self.alignment = token_dropout, alignment
         self.channel = Channel(bridge.message, receiver)
 
     def prompts(self, rows: Sequence[Example]) -> list[Prompt]:
@@ -53,10 +70,15 @@ class BridgeLearner(Learner):
 
     def soft_tokens(self, rows: Sequence[Example]) -> SoftTokens:
         texts = [row.sender_prompt for row in rows]
-        read = self.cache.states(texts)
+        read = self.states(texts)
         if self.token_dropout and self.module.training:
             read = without_some(read, self.token_dropout)
-        return self.channel.taught(self.module(read), texts)
+        return self.channel.taught(self.bridge(read), texts)
+
+    def align_loss(self, rows: Sequence[Example], soft: SoftTokens) -> Tensor:
+        if self.alignment is None:
+            return super().align_loss(rows, soft)
+        return self.alignment.loss([row.sender_prompt for row in rows], soft)
 
 
 def without_some(read: SenderStates, share: float) -> SenderStates:

@@ -1,6 +1,12 @@
-"""What the bridge is taught: the answer, one option among several, or (first stage) to make the receiver write the text.
+"""What the bridge is taught: a weighted sum of terms, all through the frozen receiver and in nats.
 
-All objectives run through the frozen receiver and are in nats. Shapes: B rows.
+``answer``     cross-entropy of the answer, or of the right option among all
+``note``       the receiver writes the sender's note from the soft tokens; ``text``: the sender's whole text
+``kl``         divergence of the answer's distribution from that of the same receiver reading the text (Hinton et al. 2015)
+``contrast``   the answer likelier with the row's own message than with another's (van den Oord et al. 2018, one negative)
+``diversity``  squared cosine between the messages of different rows
+
+``align`` (``alignment.py``) needs no receiver pass. Shapes: B rows.
 """
 
 from __future__ import annotations
@@ -17,12 +23,13 @@ from latentwire.config import TrainingSettings
 from latentwire.data.task import Example
 from latentwire.errors import DataError
 from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.models.trie import build_branches
 from latentwire.prompts import Prompt
 
 #: above this many trie nodes only the gold and some sampled options are scored in training
 MOST_TRIE_NODES = 64
-#: what the receiver is asked in the first stage
-FIRST_STAGE_CUES = {"note": "\nNote:", "text": "\nRepeat:"}
+#: what the receiver is asked when it writes from the soft tokens
+WRITING_CUES = {"note": "\nNote:", "text": "\nRepeat:"}
 
 
 def task_loss(
@@ -34,13 +41,26 @@ def task_loss(
     rng: Random,
     settings: TrainingSettings,
 ) -> Float[Tensor, ""]:
-    """Mean over the rows: option cross-entropy where there are options, mean token cross-entropy where the answer is free.
+    """Mean over the rows of ``task_losses``."""
+    return task_losses(receiver, examples, prompts, soft, rng=rng, settings=settings).mean()
+
+
+def task_losses(
+    receiver: Receiver,
+    examples: Sequence[Example],
+    prompts: Sequence[Prompt],
+    soft: SoftTokens | None,
+    *,
+    rng: Random,
+    settings: TrainingSettings,
+) -> Float[Tensor, " B"]:
+    """Option cross-entropy where there are options, mean token cross-entropy where the answer is free; rows with options first.
 
     ``soft`` stands in the holes of the ``prompts``. With ``option_objective: answer`` options are taught like free answers,
     which costs one short answer instead of a whole trie.
     """
     losses: list[Tensor] = []
-    scored = [example.options and settings.option_objective == "options" for example in examples]
+    scored = [is_scored_by_options(example, settings) for example in examples]
     with_options = [index for index, is_scored in enumerate(scored) if is_scored]
     free = [index for index, is_scored in enumerate(scored) if not is_scored]
     if with_options:
@@ -48,7 +68,29 @@ def task_loss(
     if free:
         answers = [examples[index].answer for index in free]
         losses.append(written_losses(receiver, [prompts[index] for index in free], answers, rows_of(soft, free)))
-    return torch.cat(losses).mean()
+    return torch.cat(losses)
+
+
+def is_scored_by_options(example: Example, settings: TrainingSettings) -> bool:
+    """Whether a row is taught by cross-entropy among its options."""
+    return bool(example.options) and settings.option_objective == "options"
+
+
+def asked_losses(receiver: Receiver, bundles: Sequence[Sequence[Example]], soft: SoftTokens) -> Float[Tensor, " B"]:
+    """Mean token cross-entropy of the answers to all questions of each bundle, asked about one message in one pass.
+
+    The questions do not see each other: every answer costs what it would alone. ``soft`` has one message per bundle.
+    """
+    prompter = receiver.prompter
+    trees = [
+        build_branches(
+            [(prompter.prefix_ids(row.receiver_prompt)[1], receiver.answer_ids(row.receiver_prompt, row.answer)) for row in bundle]
+        )
+        for bundle in bundles
+    ]
+    prefix = receiver.prefix([bundle[0].receiver_prompt for bundle in bundles], soft, open_end=True)
+    found = receiver.branch_log_probs(prefix, trees)
+    return torch.stack([torch.stack([-branch.mean() for branch in row]).mean() for row in found])
 
 
 def rows_of(soft: SoftTokens | None, rows: Sequence[int]) -> SoftTokens | None:
@@ -56,7 +98,7 @@ def rows_of(soft: SoftTokens | None, rows: Sequence[int]) -> SoftTokens | None:
     return None if soft is None else soft[torch.tensor(rows)]
 
 
-def first_stage_loss(receiver: Receiver, examples: Sequence[Example], soft: SoftTokens, objective: str) -> Float[Tensor, ""]:
+def writing_loss(receiver: Receiver, examples: Sequence[Example], soft: SoftTokens, objective: str) -> Float[Tensor, ""]:
     """Mean token cross-entropy of the note (``note``) or of the sender's whole text (``text``).
 
     Raises:
@@ -67,11 +109,11 @@ def first_stage_loss(receiver: Receiver, examples: Sequence[Example], soft: Soft
         target = example.note if objective == "note" else example.sender_prompt
         if target is None:
             raise DataError(
-                f"task {example.task!r} has no notes, so training.first_stage.objective=note does not fit; "
-                "use training.first_stage.objective=text"
+                f"task {example.task!r} has no notes, so the objective 'note' does not fit; "
+                "use 'text' (training.first_stage.objective=text, training.terms.text)"
             )
         targets.append(target)
-    prompts = [Prompt(example.receiver_prompt.before, FIRST_STAGE_CUES[objective]) for example in examples]
+    prompts = [Prompt(example.receiver_prompt.before, WRITING_CUES[objective]) for example in examples]
     return written_losses(receiver, prompts, targets, soft).mean()
 
 
@@ -82,6 +124,21 @@ def written_losses(
     ids = [receiver.answer_ids(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     log_probs, mask = receiver.answer_log_probs(receiver.prefix(prompts, soft), ids)
     return -log_probs.sum(dim=1) / mask.sum(dim=1)
+
+
+def kl_term(receiver: Receiver, examples: Sequence[Example], prompts: Sequence[Prompt], soft: SoftTokens) -> Float[Tensor, ""]:
+    """Mean over answer tokens of KL(receiver reading the text ‖ receiver reading the message)."""
+    answers = [receiver.answer_ids(prompt, row.answer) for prompt, row in zip(prompts, examples, strict=True)]
+    with torch.no_grad():
+        wanted, _, mask = receiver.answer_logits(receiver.prefix([row.receiver_prompt_aware for row in examples]), answers)
+    found, _, _ = receiver.answer_logits(receiver.prefix(prompts, soft), answers)
+    divergence = F.kl_div(found.log_softmax(-1), wanted.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+    return (divergence * mask).sum() / mask.sum()
+
+
+def contrast_term(own: Float[Tensor, " B"], others: Float[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Mean of -log σ(loss with another row's message - loss with the own one)."""
+    return F.softplus(own - others).mean()
 
 
 def _option_losses(

@@ -8,7 +8,7 @@ import torch
 
 from latentwire.bridges import bridge_config
 from latentwire.bridges.base import BridgeEnds
-from latentwire.config import ModelSettings, RunConfig
+from latentwire.config import STAGE_ONE, ModelSettings, RunConfig
 from latentwire.data.readers import GENERATED_ROWS
 from latentwire.data.task import load_task
 from latentwire.errors import UsageError
@@ -49,7 +49,8 @@ class RunPlan:
 def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
     """Checks every name in the config and computes the figures; only the models' config files are read."""
     chosen_device = pick_device(device)
-    for name in config.task:
+    is_stage_one = config.task == (STAGE_ONE,)
+    for name in () if is_stage_one else config.task:
         load_task(name, config.variant)
     sender, receiver = (resolve(item.model, item.revision) for item in (config.sender, config.receiver))
     layer = pick_layer(config, sender.config.num_hidden_layers)
@@ -65,8 +66,10 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
         name=config.name,
         folder=str(config.folder),
         tasks=list(config.task),
-        train_rows_per_task=_rows(config, "train", config.data.train_rows),
-        validation_rows_per_task=_rows(config, "validation", config.data.validation_rows),
+        train_rows_per_task="texts as they are needed" if is_stage_one else _rows(config, "train", config.data.train_rows),
+        validation_rows_per_task=(
+            str(config.pretraining.validation_rows) if is_stage_one else _rows(config, "validation", config.data.validation_rows)
+        ),
         sender=sender.name,
         sender_layer=layer,
         receiver=receiver.name,

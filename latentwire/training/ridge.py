@@ -17,6 +17,7 @@ from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.bridges.linear import LinearBridge, LinearConfig
 from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
+from latentwire.training.alignment import overlap
 
 #: penalties relative to the mean variance of the states, chosen from on validation
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -71,11 +72,3 @@ def aligned(
             targets.append(weights @ table[torch.tensor(mine["input_ids"][row])])
     bridge.norm_in.to("cpu")
     return torch.cat(sources), torch.cat(targets)
-
-
-def overlap(ours: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> Float[Tensor, "ours others"]:
-    """Number of characters that each of our spans shares with each of the others."""
-    first, second = (torch.tensor(list(spans), dtype=torch.double).reshape(-1, 2) for spans in (ours, others))
-    begin = torch.maximum(first[:, None, 0], second[None, :, 0])
-    end = torch.minimum(first[:, None, 1], second[None, :, 1])
-    return (end - begin).clamp(min=0)

@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,10 @@ from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
 from latentwire.models.source import resolve
 from latentwire.provenance import git_state, versions
+from latentwire.training.alignment import Alignment
+from latentwire.training.bundles import Bundles, RowBundles
 from latentwire.training.features import FeatureCache
-from latentwire.training.learners import BridgeLearner
+from latentwire.training.learners import BridgeLearner, Learner
 from latentwire.training.parallel import Team, join_team, leave_team
 from latentwire.training.portrait import ROWS_FILE, portrait
 from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
@@ -40,6 +44,20 @@ from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
 SUMMARY_FILE, CONFIG_FILE, ARTEFACT_FOLDER = "train.json", "config.json", "bridge"
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run learns, from which rows."""
+
+    learner: Learner
+    train: Bundles
+    validation: Sequence[Example]
+    revisions: dict[str, str]
+    portraits: list[dict[str, Any]] = field(default_factory=list)
+
+
+Prepare = Callable[[RunConfig, Sender, Receiver, Bridge, Team, Say], Prepared]
 
 
 def finished_summary(config: RunConfig) -> dict[str, Any] | None:
@@ -75,10 +93,12 @@ def train_run(
     say: Say = lambda line: None,
     cache_folder: Path | None = None,
     pair: tuple[Sender, Receiver] | None = None,
+    prepare: Prepare | None = None,
 ) -> dict[str, Any]:
     """Trains the config's bridge, or returns the summary of the finished run that already did.
 
-    ``pair`` are the config's two models where they are loaded already.
+    ``pair`` are the config's two models where they are loaded already. ``prepare`` gives what is learned and the rows to learn
+    it from; by default those of the config's tasks.
 
     Raises:
         MismatchError: the folder belongs to another config. UsageError: it holds an unfinished run and neither
@@ -98,7 +118,8 @@ def train_run(
     try:
         return _train(
             config, team, resume=resume, overwrite=overwrite, device=device, hooks=hooks or Hooks(),
-            say=say if team.first else _silent, cache_folder=cache_folder, pair=pair,
+            say=say if team.first else _silent, pair=pair,
+            prepare=prepare or partial(prepare_tasks, cache_folder=cache_folder),
         )  # fmt: skip
     finally:
         leave_team()
@@ -113,19 +134,18 @@ def _train(
     device: str | None,
     hooks: Hooks,
     say: Say,
-    cache_folder: Path | None,
     pair: tuple[Sender, Receiver] | None,
+    prepare: Prepare,
 ) -> dict[str, Any]:
     folder = config.folder
     sender, receiver = pair or load_pair(config, device=device)
-    train, validation, revisions, portraits = _read_rows(config, sender, receiver, say)
-    cache = _filled_cache(config, sender, [row.sender_prompt for row in (*train, *validation)], team, cache_folder, say)
     bridge = new_bridge(config, sender, receiver)
+    found = prepare(config, sender, receiver, bridge, team, say)
     trainer = Trainer(
         config,
-        learner=BridgeLearner(bridge, receiver, cache, token_dropout=config.training.token_dropout),
-        train=train,
-        validation=validation,
+        learner=found.learner,
+        train=found.train,
+        validation=found.validation,
         folder=folder,
         hooks=hooks if team.first else Hooks(should_stop=hooks.should_stop),
         team=team,
@@ -138,7 +158,8 @@ def _train(
             folder / CONFIG_FILE,
             {"identity": config.identity, "config": config.model_dump(mode="json", exclude={"output_dir": True})},
         )
-        write_json(folder / ROWS_FILE, portraits)
+        if found.portraits:
+            write_json(folder / ROWS_FILE, found.portraits)
     team.wait()
     if resume and (folder / CHECKPOINT_FILE).exists():
         trainer.restore()
@@ -153,9 +174,9 @@ def _train(
         "best_step": best.step,
         "validation": round(best.score, 5),
         "validation_loss": round(best.loss, 5),
-        "train_rows": len(train),
-        "validation_rows": len(validation),
-        "data_revisions": revisions,
+        "train_rows": found.train.rows,
+        "validation_rows": len(found.validation),
+        "data_revisions": found.revisions,
         "git": git_state(),
         "versions": versions(),
         "hardware": hardware_summary(receiver.device) | {"processes": team.size},
@@ -166,6 +187,25 @@ def _train(
         write_json(folder / SUMMARY_FILE, summary)
     team.wait()
     return summary
+
+
+def prepare_tasks(
+    config: RunConfig, sender: Sender, receiver: Receiver, bridge: Bridge, team: Team, say: Say, *, cache_folder: Path | None
+) -> Prepared:
+    """The rows of the config's tasks, their states cached, for a bridge."""
+    train, validation, revisions, portraits = _read_rows(config, sender, receiver, say)
+    texts = [row.sender_prompt for row in (*train, *validation)]
+    cache = _filled_cache(config, sender, texts, team, cache_folder, say)
+    settings = config.training
+    aligns = settings.terms.align or settings.first_stage.objective == "align"
+    learner = BridgeLearner(
+        bridge,
+        receiver,
+        cache.states,
+        token_dropout=settings.token_dropout,
+        alignment=Alignment(sender, receiver, bridge, texts) if aligns else None,
+    )
+    return Prepared(learner, RowBundles(train, settings.questions_per_message), validation, revisions, portraits)
 
 
 def _filled_cache(config: RunConfig, sender: Sender, texts: list[str], team: Team, folder: Path | None, say: Say) -> FeatureCache:
@@ -213,10 +253,15 @@ def load_prompters(config: RunConfig) -> tuple[Prompter, Prompter]:
 
 
 def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
-    """A freshly initialised bridge for this pair, its weights fixed by the seed."""
+    """A bridge for this pair: its weights fixed by the seed, or those of ``bridge.init``.
+
+    Raises:
+        MismatchError: ``bridge.init`` is a bridge of another shape or pair.
+    """
     torch.manual_seed(config.seed)
     ends = BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)
-    bridge = bridge_config(config.bridge).build(ends)
+    settings = bridge_config(config.bridge)
+    bridge = settings.build(ends)
     bridge.pair = BridgePair(
         sender=identity_of(sender.source),
         receiver=identity_of(receiver.source),
@@ -226,8 +271,32 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
         sender_style=sender.prompter.style,
         receiver_style=receiver.prompter.style,
     )
+    if settings.init is not None:
+        _take_weights(bridge, settings.init)
     bridge.message = config.message
     return bridge.to(receiver.device)
+
+
+def _take_weights(bridge: Bridge, location: str) -> None:
+    """The weights of the bridge in a run's folder or an artefact. Raises ``MismatchError`` where it is another one."""
+    folder = Path(location).expanduser() / ARTEFACT_FOLDER
+    known = Bridge.from_pretrained(folder if folder.is_dir() else location)
+    here, there = (item.config.model_dump(exclude={"init"}) for item in (bridge, known))
+    if here != there:
+        raise MismatchError(
+            f"bridge.init = {location!r} holds another bridge ({'; '.join(_differences(there, here)[:3])}); "
+            "give this run the same bridge settings, or run `latentwire pretrain-bridge` with these"
+        )
+    if bridge.pair is not None and known.pair is not None:
+        pair = bridge.pair
+        known.pair.check(
+            sender=pair.sender,
+            receiver=pair.receiver,
+            sender_layer=pair.sender_layer,
+            sender_style=pair.sender_style,
+            receiver_style=pair.receiver_style,
+        )
+    bridge.load_state_dict(known.state_dict())
 
 
 def _read_rows(

@@ -25,9 +25,22 @@ from latentwire.errors import NonFiniteLossError, StoppedEarlyError, UsageError
 from latentwire.files import write_text
 from latentwire.models.receiver import Receiver, SoftTokens
 from latentwire.prompts import Prompt
+from latentwire.training.bundles import Bundles, RowOrder
 from latentwire.training.checkpoint import load_checkpoint, save_checkpoint
 from latentwire.training.learners import Learner
-from latentwire.training.objectives import diversity_term, effective_rank, first_stage_loss, rms_ratio, rows_of, task_loss
+from latentwire.training.objectives import (
+    asked_losses,
+    contrast_term,
+    diversity_term,
+    effective_rank,
+    is_scored_by_options,
+    kl_term,
+    rms_ratio,
+    rows_of,
+    task_loss,
+    task_losses,
+    writing_loss,
+)
 from latentwire.training.optimisers import Optimiser
 from latentwire.training.parallel import Team
 
@@ -53,31 +66,13 @@ class Best:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
 
-class RowOrder:
-    """Row indices for any step: shuffled epochs end to end, computed from (seed, epoch) alone."""
-
-    def __init__(self, rows: int, seed: int) -> None:
-        self.rows, self.seed = rows, seed
-        self._epoch: tuple[int, list[int]] = (-1, [])
-
-    def batch(self, step: int, size: int) -> list[int]:
-        return [self._at(position) for position in range(step * size, (step + 1) * size)]
-
-    def _at(self, position: int) -> int:
-        epoch, offset = divmod(position, self.rows)
-        if self._epoch[0] != epoch:
-            order = list(range(self.rows))
-            Random(f"order:{self.seed}:{epoch}").shuffle(order)
-            self._epoch = (epoch, order)
-        return self._epoch[1][offset]
-
-
 class Trainer:
     """One training run in ``folder``.
 
     Args:
         learner: trained in place; after ``run`` it holds the weights that were best on validation.
-        train, validation: examples; validation chooses the checkpoint and nothing else does.
+        train: rows to learn from, those together that one message serves.
+        validation: examples; they choose the checkpoint and nothing else does.
         team: the processes that share each batch; only the first writes files.
     """
 
@@ -86,7 +81,7 @@ class Trainer:
         config: RunConfig,
         *,
         learner: Learner,
-        train: Sequence[Example],
+        train: Bundles,
         validation: Sequence[Example],
         folder: Path,
         hooks: Hooks | None = None,
@@ -94,14 +89,10 @@ class Trainer:
     ) -> None:
         self.config, self.settings = config, config.training
         self.learner, self.module, self.receiver = learner, learner.module, learner.receiver
-        self.train_rows, self.validation_rows = train, validation
+        self.bundles, self.validation_rows = train, validation
         self.folder, self.hooks = folder, hooks or Hooks()
         self.team = team or Team()
-        if self.settings.diversity_weight and self.team.shares > 1:
-            raise UsageError(
-                f"training.diversity_weight = {self.settings.diversity_weight} compares all rows of a batch; "
-                "train in one process, with the batch in one part"
-            )
+        self._check_terms()
         self.team.agree(self.module)
         self.order = RowOrder(len(train), config.seed)
         self.optimiser = make_optimiser(learner.module, self.settings)
@@ -109,6 +100,21 @@ class Trainer:
         self.best = Best()
         self.log: list[dict[str, Any]] = []
         self._last_loss: Tensor | None = None
+
+    def _check_terms(self) -> None:
+        """Raises ``UsageError`` where terms do not fit the rows, the learner or the processes."""
+        settings = self.settings
+        for name in ("diversity", "contrast"):
+            if (weight := getattr(settings.terms, name)) and self.team.shares > 1:
+                raise UsageError(
+                    f"training.terms.{name} = {weight} compares rows of a batch; train in one process, with the batch in one part"
+                )
+        scored = next((row for row in self.validation_rows if is_scored_by_options(row, settings)), None)
+        if settings.questions_per_message > 1 and scored is not None:
+            raise UsageError(
+                f"training.questions_per_message = {settings.questions_per_message} asks for written answers, and task "
+                f"{scored.task!r} has options; set training.option_objective=answer, or leave it at 1"
+            )
 
     # --------------------------------------------------------------------------------------------------------- loop
 
@@ -142,20 +148,17 @@ class Trainer:
     def train_step(self) -> dict[str, Any]:
         """One update; returns ``{"step"}``, with diagnostics every ``log_every`` steps."""
         settings = self.settings
-        rows = [self.train_rows[index] for index in self.order.batch(self.step, settings.batch_size)]
+        bundles = [self._asked(index) for index in self.order.batch(self.step, settings.batch_size)]
         self.module.train()
         loss_sum = torch.zeros((), device=self.receiver.device)
-        parts = self.team.share(rows)
+        parts = self.team.share(bundles)
         for number, part in parts:
             # what is drawn at random is the same after a resume, and whichever process has the part
             torch.manual_seed(hash((self.config.seed, self.step, number) if number else (self.config.seed, self.step)))
-            soft = self.learner.soft_tokens(part)
+            soft = self.learner.soft_tokens([bundle[0] for bundle in part])
             loss = self._loss(part, soft)
-            objective = loss
-            if settings.diversity_weight and soft is not None:
-                objective = loss + settings.diversity_weight * diversity_term(soft)
             # the mean over the batch is the sum over its parts, each weighted by its rows
-            (objective * (len(part) / len(rows))).backward()
+            (self._with_terms(loss, part, soft) * (len(part) / len(bundles))).backward()
             loss_sum += loss.detach() * len(part)
         self.team.add_gradients(self.optimiser.parameters)
         gradient_norm = self.optimiser.step(self.step, clip_norm=settings.clip_norm)
@@ -163,13 +166,13 @@ class Trainer:
         # the norm is on the host already; it is not finite where the loss is not
         if not math.isfinite(gradient_norm):
             raise self._non_finite("gradient" if math.isfinite(loss_sum.item()) else "loss")
-        self._last_loss = loss_sum / len(rows)
+        self._last_loss = loss_sum / len(bundles)
         entry: dict[str, Any] = {"step": self.step}
         if self.step % settings.log_every == 0:
             compared = bool(parts) and self.learner.sends_messages
             entry |= {
                 "stage": "first" if self._in_first_stage(self.step - 1) else "task",
-                "loss": round(self.team.add([loss_sum.item()], self.receiver.device)[0] / len(rows), 5),
+                "loss": round(self.team.add([loss_sum.item()], self.receiver.device)[0] / len(bundles), 5),
                 "gradient_norm": round(gradient_norm, 5),
                 **(self._diagnostics(part, soft, loss.item()) if compared and soft is not None else {}),
             }
@@ -194,18 +197,50 @@ class Trainer:
         stage = self.settings.first_stage
         return stage.objective != "none" and step < stage.share * self.settings.steps
 
-    def _loss(self, rows: Sequence[Example], soft: SoftTokens | None) -> Tensor:
+    def _asked(self, index: int) -> Sequence[Example]:
+        """The rows of a bundle that are asked in this step: all, or as many as one message is asked about."""
+        bundle, most = self.bundles[index], self.settings.questions_per_message
+        return bundle if len(bundle) <= most else Random(f"asked:{self.config.seed}:{self.step}:{index}").sample(bundle, most)
+
+    def _loss(self, bundles: Sequence[Sequence[Example]], soft: SoftTokens | None) -> Tensor:
+        """The main term of this step: what the first stage teaches, or the answers."""
+        rows, stage = [bundle[0] for bundle in bundles], self.settings.first_stage.objective
         if soft is not None and self._in_first_stage(self.step):
-            return first_stage_loss(self.receiver, rows, soft, self.settings.first_stage.objective)
+            return self.learner.align_loss(rows, soft) if stage == "align" else writing_loss(self.receiver, rows, soft, stage)
+        return self._answer_losses(bundles, soft).mean()
+
+    def _answer_losses(self, bundles: Sequence[Sequence[Example]], soft: SoftTokens | None) -> Tensor:
+        if soft is not None and any(len(bundle) > 1 for bundle in bundles):
+            return asked_losses(self.receiver, bundles, soft)
+        rows = [bundle[0] for bundle in bundles]
         rng = Random(f"options:{self.config.seed}:{self.step}")
-        prompts = self.learner.prompts(rows)
-        return task_loss(self.receiver, rows, prompts, soft, rng=rng, settings=self.settings)
+        return task_losses(self.receiver, rows, self.learner.prompts(rows), soft, rng=rng, settings=self.settings)
+
+    def _with_terms(self, loss: Tensor, bundles: Sequence[Sequence[Example]], soft: SoftTokens | None) -> Tensor:
+        """The whole objective: the main term and, once the task is taught, what the config adds."""
+        terms, rows = self.settings.terms, [bundle[0] for bundle in bundles]
+        if soft is None or self._in_first_stage(self.step):
+            return loss
+        total = terms.answer * loss
+        for objective, weight in (("note", terms.note), ("text", terms.text)):
+            if weight:
+                total = total + weight * writing_loss(self.receiver, rows, soft, objective)
+        if terms.align:
+            total = total + terms.align * self.learner.align_loss(rows, soft)
+        if terms.kl:
+            total = total + terms.kl * kl_term(self.receiver, rows, self.learner.prompts(rows), soft)
+        if terms.contrast and len(rows) > 1:
+            own, others = (self._answer_losses(bundles, messages) for messages in (soft, soft.shifted()))
+            total = total + terms.contrast * contrast_term(own, others)
+        if terms.diversity:
+            total = total + terms.diversity * diversity_term(soft)
+        return total
 
     @torch.no_grad()
-    def _diagnostics(self, rows: Sequence[Example], soft: SoftTokens, loss: float) -> dict[str, float]:
+    def _diagnostics(self, bundles: Sequence[Sequence[Example]], soft: SoftTokens, loss: float) -> dict[str, float]:
         """Signs of collapse: RMS ratio, matched-minus-shuffled gap of the loss (near 0 is bad), effective rank."""
         self.step -= 1  # the shuffled loss belongs to the step that was just made
-        shuffled = self._loss(rows, soft.shifted()).item() if len(rows) > 1 else loss
+        shuffled = self._loss(bundles, soft.shifted()).item() if len(bundles) > 1 else loss
         self.step += 1
         return {
             "rms_ratio": round(rms_ratio(soft, self.receiver.embedding_rms), 5),

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from latentwire.config import ModelSettings, RunConfig
+from latentwire.config import FirstStage, ModelSettings, RunConfig, Terms
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
 from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
 from latentwire.prompts import Prompt
+from latentwire.training.bundles import RowBundles
 from latentwire.training.learners import Learner
 from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
 
@@ -113,11 +114,20 @@ def fit_learner(
             "optimizer": "adamw",
             "lr": lr,
             "steps": steps or config.training.steps,
-            "first_stage": config.training.first_stage.model_copy(update={"objective": "none"}),
+            "first_stage": FirstStage(),
+            "terms": Terms(),
+            "questions_per_message": 1,
         }
     )
     own = config.model_copy(update={"training": training, "seed": seed, "output_dir": str(folder)})
-    trainer = Trainer(own, learner=learner, train=train, validation=validation, folder=folder, hooks=Hooks(should_stop=should_stop))
+    trainer = Trainer(
+        own,
+        learner=learner,
+        train=RowBundles(train),
+        validation=validation,
+        folder=folder,
+        hooks=Hooks(should_stop=should_stop),
+    )
     if (folder / CHECKPOINT_FILE).exists():
         trainer.restore()
     best = trainer.run()

@@ -16,7 +16,8 @@ from latentwire.methods.linear_probe import LinearProbe, pooled_states
 from latentwire.methods.lora import Lora
 from latentwire.methods.prompt_tuning import PromptTuning
 from latentwire.prompts import Prompt
-from latentwire.training.ridge import fit_ridge, overlap
+from latentwire.training.alignment import overlap
+from latentwire.training.ridge import fit_ridge
 
 MakeData = Callable[..., FitData]
 

@@ -54,6 +54,33 @@ def test_options_can_be_taught_like_free_answers(receiver: Receiver) -> None:
     assert abs(float(loss - scored)) > 0.01
 
 
+def test_questions_about_one_message_cost_what_they_would_alone(receiver: Receiver) -> None:
+    first, second, third, fourth = read_task(load_task("tinyworld_record2"), "train", max_rows=4).examples
+    bundles, soft = [(first, second), (third,), (fourth, first, third)], messages(receiver, 3)
+    together = objectives.asked_losses(receiver, bundles, soft)
+    alone = []
+    for index, bundle in enumerate(bundles):
+        losses = [
+            objectives.written_losses(receiver, [row.receiver_prompt], [row.answer], soft[index : index + 1]) for row in bundle
+        ]
+        alone.append(torch.cat(losses).mean())
+    torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=1e-4)
+
+
+def test_the_divergence_vanishes_where_the_message_is_the_text(receiver: Receiver) -> None:
+    row = read_task(load_task("tinyworld_record1"), "train", max_rows=1).examples[0]
+    before, _ = receiver.prompter.prefix_ids(row.receiver_prompt_aware)
+    text = receiver.embed(torch.tensor(before[1:]))[None].detach()  # the begin-of-text token is the prompt's own
+    as_soft = SoftTokens(text, torch.ones(text.shape[:2], dtype=torch.bool))
+    assert float(objectives.kl_term(receiver, [row], [row.receiver_prompt], as_soft)) < 1e-4
+    assert float(objectives.kl_term(receiver, [row], [row.receiver_prompt], messages(receiver, 1))) > 0.1
+
+
+def test_contrast_is_small_where_only_the_own_message_explains_the_answer() -> None:
+    low, high = torch.tensor([0.1, 0.2]), torch.tensor([5.0, 6.0])
+    assert float(objectives.contrast_term(low, high)) < 0.02 < 4 < float(objectives.contrast_term(high, low))
+
+
 def test_free_and_optional_answers_mix_in_one_batch(receiver: Receiver) -> None:
     free = read_task(load_task("tinyworld_record1"), "train", max_rows=2).examples
     optional = read_task(load_task("tinyworld_topic"), "train", max_rows=2).examples

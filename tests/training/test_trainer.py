@@ -11,8 +11,9 @@ from latentwire.bridges.base import Bridge
 from latentwire.config import RunConfig, build_config
 from latentwire.errors import ArtefactError, DataError, MismatchError, NonFiniteLossError, StoppedEarlyError, UsageError
 from latentwire.files import file_digest
+from latentwire.training.bundles import RowBundles, RowOrder
 from latentwire.training.run import load_pair, new_bridge, train_run
-from latentwire.training.trainer import Hooks, RowOrder
+from latentwire.training.trainer import Hooks
 
 BRIDGES: list[dict[str, Any]] = [
     {"name": "perceiver", "soft_tokens": 4, "hidden_size": 24, "heads": 2, "depth": 1},
@@ -78,6 +79,52 @@ def test_a_stopped_and_resumed_training_ends_with_the_same_bytes(tmp_path: Path,
     assert whole["weights_sha256"] == parts["weights_sha256"]
 
 
+TERMS = {"note": 0.5, "text": 0.5, "align": 0.5, "kl": 0.5, "contrast": 0.5, "diversity": 0.5}
+
+
+def test_every_term_changes_what_is_learned(tmp_path: Path) -> None:
+    plain = small_config(tmp_path).training.model_dump() | {"steps": 2, "first_stage": {"objective": "none"}}
+    digests = {"none": train_run(small_config(tmp_path / "none", task="tinyworld_record1", training=plain))["weights_sha256"]}
+    for name, weight in TERMS.items():
+        config = small_config(tmp_path / name, task="tinyworld_record1", training=plain | {"terms": {name: weight}})
+        digests[name] = train_run(config)["weights_sha256"]
+    assert len(set(digests.values())) == len(digests)
+
+
+def test_aligning_brings_soft_tokens_to_the_words_they_stand_for(tmp_path: Path) -> None:
+    training = small_config(tmp_path).training.model_dump() | {
+        "steps": 60,
+        "validate_every": 60,
+        "first_stage": {"objective": "align", "share": 0.95},
+    }
+    bridge = {"name": "pooled", "tokens_per_soft_token": 1, "hidden_size": 64, "look_ahead": 1}
+    train_run(small_config(tmp_path, task="tinyworld_record1", bridge=bridge, training=training))
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [entry["loss"] for entry in log if entry.get("stage") == "first"]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_aligning_is_refused_where_soft_tokens_stand_for_no_words(tmp_path: Path) -> None:
+    training = small_config(tmp_path).training.model_dump() | {"first_stage": {"objective": "align"}}
+    with pytest.raises(UsageError, match=r"perceiver.*stand for no words.*bridge.name=pooled"):
+        train_run(small_config(tmp_path, bridge=BRIDGES[0], training=training))
+
+
+def test_a_bridge_begins_where_another_ended(tmp_path: Path) -> None:
+    first = small_config(tmp_path / "first")
+    train_run(first)
+    sender, receiver = load_pair(first)
+    begun = new_bridge(small_config(tmp_path / "b", bridge=BRIDGES[1] | {"init": str(tmp_path / "first")}), sender, receiver)
+    trained = Bridge.from_pretrained(tmp_path / "first/bridge")
+    assert trained.config.init is None
+    assert all(torch.equal(value, begun.state_dict()[name]) for name, value in trained.state_dict().items())
+    other = BRIDGES[1] | {"hidden_size": 16, "init": str(tmp_path / "first")}
+    with pytest.raises(MismatchError, match=r"bridge.init.*hidden_size: 32 there, 16 here.*pretrain-bridge"):
+        new_bridge(small_config(tmp_path / "c", bridge=other), sender, receiver)
+    with pytest.raises(ArtefactError, match="no bridge at"):
+        new_bridge(small_config(tmp_path / "d", bridge=BRIDGES[1] | {"init": str(tmp_path / "none")}), sender, receiver)
+
+
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     first = train_run(small_config(tmp_path / "a"))
     second = train_run(small_config(tmp_path / "b", seed=2))
@@ -98,8 +145,8 @@ def test_gradients_reach_only_the_bridge(tmp_path: Path, bridge: dict[str, Any])
     built = new_bridge(config, sender, receiver)
     start = {name: tensor.clone() for name, tensor in built.state_dict().items()}
     rows = read_task(load_task("tinyworld_record1"), "train", max_rows=20).examples
-    learner = BridgeLearner(built, receiver, FeatureCache(sender))
-    trainer = Trainer(config, learner=learner, train=rows, validation=rows[:4], folder=tmp_path)
+    learner = BridgeLearner(built, receiver, FeatureCache(sender).states)
+    trainer = Trainer(config, learner=learner, train=RowBundles(rows), validation=rows[:4], folder=tmp_path)
     for _ in range(3):
         trainer.train_step()
     after = [parameter for model in (sender.model, receiver.model) for parameter in model.parameters()]

@@ -135,7 +135,7 @@ class MessageIgnored(Hypothesis):
             yield Evidence(text, weight, shuffled.answered.place(0))
 
     def fix(self, case: Case) -> str:
-        return "teach the message first (training.first_stage.objective=note or text), add training.diversity_weight, or use Muon"
+        return "teach the message first (training.first_stage.objective=note or text), add training.terms.diversity, or use Muon"
 
     def command(self, case: Case) -> str:
         return case.train_again(training__first_stage__objective="text", training__first_stage__share=0.5)

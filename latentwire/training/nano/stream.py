@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 import torch
 
+from latentwire.data.plain_text import PlainText
 from latentwire.data.tinyworld.lessons import END, Document, draw_lesson
-from latentwire.errors import DataError
 from latentwire.models.nano.specs import BOS_ID, EOS_ID, PAD_ID
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ MICRO_BATCH_TOKENS = 2048
 #: the lengths that batches are padded to: few, so that a compiled model has few shapes
 LENGTHS = (32, 48, 64, 96, 128, 192, 256)
 MAX_DOCUMENT_TOKENS = LENGTHS[-1]
-#: the last part of every file never enters training; held-out loss is measured there
-HELD_OUT_TEXT_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -37,26 +34,6 @@ class MicroBatch:
 
     ids: torch.Tensor
     targets: torch.Tensor
-
-
-class PlainText:
-    """Excerpts of all ``*.txt`` files below a folder, official evaluation files (``*_valid``, ``*_test``) left out."""
-
-    def __init__(self, folder: Path) -> None:
-        paths = [p for p in sorted(folder.rglob("*.txt")) if not p.stem.endswith(("_valid", "_test"))] if folder.is_dir() else []
-        self.texts = [text for path in paths if (text := path.read_text(encoding="utf-8", errors="replace").strip())]
-        if not self.texts:
-            raise DataError(f"no plain text: {str(folder)!r} holds no non-empty *.txt file; give a folder with --text_dir")
-        self.sizes = [len(text) for text in self.texts]
-
-    def excerpt(self, rng: Random, characters: int, *, held_out: bool = False) -> str:
-        """About ``characters`` of running text, from the start of a word."""
-        text = rng.choices(self.texts, weights=self.sizes)[0]
-        border = int(len(text) * (1 - HELD_OUT_TEXT_SHARE))
-        first, last = (border, len(text)) if held_out else (0, border)
-        start = rng.randrange(first, max(first + 1, last - characters))
-        words = text[start : min(start + characters, last)].split(" ", 1)
-        return words[-1]
 
 
 def encode_documents(tokenizer: PreTrainedTokenizerBase, documents: list[Document]) -> list[tuple[list[int], list[int]]]:
