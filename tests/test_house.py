@@ -21,9 +21,10 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"bridges", "models", "data"},
     "methods": {"bridges", "models", "data", "training"},
     "evaluation": {"methods", "training", "bridges", "models", "data"},
-    "report": {"evaluation"},
+    "analysis": {"evaluation", "methods", "training", "bridges", "models", "data"},
+    "report": {"analysis", "evaluation"},
     "experiments": {"evaluation", "methods", "training", "bridges", "models", "data"},
-    "cli": {"experiments", "report", "evaluation", "methods", "training", "bridges", "models", "data", "telepathy"},
+    "cli": {"experiments", "report", "analysis", "evaluation", "methods", "training", "bridges", "models", "data", "telepathy"},
 }
 PLAIN = {"config", "schema", "prompts", "files", "errors", "provenance", "seeding"}
 

@@ -12,7 +12,23 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from latentwire.cli import cache, compare, demo, evaluate, experiments, fetch, methods, nano, send, slurm, table, tasks, train
+from latentwire.cli import (
+    cache,
+    compare,
+    demo,
+    evaluate,
+    experiments,
+    fetch,
+    limits,
+    methods,
+    nano,
+    preflight,
+    send,
+    slurm,
+    table,
+    tasks,
+    train,
+)
 from latentwire.errors import LatentWireError
 
 app = typer.Typer(
@@ -25,6 +41,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("preflight")(preflight.preflight)
 app.command("methods")(methods.methods)
 app.command("table")(table.table)
 app.command("send")(send.send)
@@ -32,6 +49,7 @@ app.command("fetch")(fetch.fetch)
 app.command("demo")(demo.demo)
 app.add_typer(cache.app, name="cache")
 app.add_typer(experiments.app, name="experiments")
+app.add_typer(limits.app, name="limits")
 app.add_typer(nano.app, name="nano")
 app.add_typer(slurm.app, name="slurm")
 app.add_typer(tasks.app, name="tasks")

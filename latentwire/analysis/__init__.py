@@ -1,0 +1,1 @@
+"""What a trained bridge carries, measured beyond its scores on tasks."""
