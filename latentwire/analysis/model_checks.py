@@ -254,8 +254,8 @@ def measured_before(posed: Posed, entries: Sequence[LimitEntry]) -> Check:
     entry = max(same or own, key=lambda item: (_is_pair(item, posed), item.relative))
     low, high = entry.interval
     text = (
-        f"{entry.verdict}: {100 * entry.score:.1f} % ({100 * low:.1f}–{100 * high:.1f}), {entry.relative:.2f} of the receiver reading "
-        f"the text, with {entry.bridge}, {entry.rate}, {entry.sender} → {entry.receiver}"
+        f"{entry.verdict}: {100 * entry.score:.1f} % ({100 * low:.1f}–{100 * high:.1f}), {entry.relative:.2f} of the receiver "
+        f"reading the text, with {entry.bridge}, {entry.rate}, {entry.sender} → {entry.receiver}"
     )
     numbers: dict[str, float | int | str | None] = {"score": entry.score, "relative": entry.relative, "verdict": entry.verdict}
     if not same or not _is_pair(entry, posed):
