@@ -60,6 +60,8 @@ class LimitEntry(Schema):
     metric: str
     split: str
     n: int
+    #: tasks that the bridge was trained on together
+    tasks_together: int = Field(ge=1)
     chance: float
     text_score: float
     seeds: tuple[SeedScore, ...] = Field(min_length=1)
@@ -196,6 +198,7 @@ def _entry(results: Results, bridge: ResultRow, text: ResultRow, command: str) -
         metric=bridge["metric"],
         split=bridge["split"],
         n=bridge["n"],
+        tasks_together=max(1, len(config.get("task", ()))),
         chance=bridge["chance"],
         text_score=text["value"],
         seeds=(
@@ -299,7 +302,7 @@ def _page_row(entry: LimitEntry) -> str:
         f"**{entry.verdict}**{star}",
         entry.task,
         f"{entry.sender} → {entry.receiver}",
-        f"{entry.bridge}, {entry.rate}",
+        f"{entry.bridge}, {entry.rate}{f', {entry.tasks_together} tasks' if entry.tasks_together > 1 else ''}",
         f"{entry.message_tokens:.0f} tokens, {entry.message_bytes:,.0f} B",
         f"{100 * entry.score:.1f} ({100 * low:.1f}–{100 * high:.1f})",
         f"{100 * entry.text_score:.1f}",

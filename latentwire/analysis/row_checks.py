@@ -153,7 +153,8 @@ def target_is_evaluated(posed: Posed) -> Check:
         if solution
         else f"let `answer` in {posed.where} take out what is not scored (after, remove), or put a metric of the whole target first"
     )
-    return Check(name, "fail" if share < EVALUATED_LEAST else "warn", text, worst, mend, numbers)
+    # a bare answer could be taught instead; a task of its own that ends in the answer may need its worked line
+    return Check(name, "fail" if solution or share < EVALUATED_LEAST else "warn", text, worst, mend, numbers)
 
 
 def _looked_at(posed: Posed, row: Example) -> float:

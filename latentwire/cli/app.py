@@ -18,6 +18,7 @@ from latentwire.cli import (
     demo,
     evaluate,
     experiments,
+    explain,
     fetch,
     limits,
     methods,
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("explain")(explain.explain)
 app.command("preflight")(preflight.preflight)
 app.command("methods")(methods.methods)
 app.command("table")(table.table)
