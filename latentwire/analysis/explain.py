@@ -2,10 +2,10 @@
 
 - **nearest vocabulary**: cosine with the receiver's input embeddings. A vector of no meaning has neighbours too, so ``noise`` is
   the best cosine that one random direction in twenty exceeds; below it nothing is said.
-- **sources**: how far the soft token moves, relative to its length, when the bridge no longer sees the state of one sender token
-  (occlusion; Zeiler & Fergus 2014). Exact for what the bridge does; the states of other tokens still remember the hidden one. Where
-  every R sender tokens make one soft token, its own group is named too; elsewhere gradient × state (Shrikumar et al. 2016) stands
-  beside it.
+- **sources**: how far the soft token moves, relative to its length, when the state of one sender token gives way to the mean of all
+  states of the message (occlusion; Zeiler & Fergus 2014). Exact for what the bridge does; the states of other tokens still remember
+  the hidden one. Where every R sender tokens make one soft token, its own group is named too; elsewhere gradient × state (Shrikumar
+  et al. 2016) stands beside it.
 - **attention**: what the receiver's answer tokens give to it, mean over heads, layers and the tokens of the predicted answer (eager
   attention; weights show where is looked, not what is used). Where a model has no such weights, the share of gradient × vector.
 - **effect**: by how many nats the log-likelihoods of the gold and of the predicted answer change when this soft token is left

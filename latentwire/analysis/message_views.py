@@ -93,20 +93,23 @@ def readable_ids(receiver: Receiver) -> Tensor:
 
 @torch.no_grad()
 def occluded(bridge: Bridge, read: SenderStates) -> Float[Tensor, "K S"]:
-    """How far each soft token moves, relative to its length, when the bridge does not see one sender token's state."""
+    """How far each soft token moves, relative to its length, when one sender token's state gives way to the mean of all states.
+
+    The place of the token stays: a bridge that makes one soft token of each would else lose the whole soft token with it.
+    """
     whole = bridge(read)
     kept = whole.mask[0]
     vectors = whole.vectors[0, kept]
     length = read.states.shape[1]
     moved = vectors.new_zeros(len(vectors), length)
-    if length == 1:  # hiding the only token leaves nothing to read
-        return moved + 1
+    if length == 1:  # the only state is the mean of all
+        return moved.cpu() + 1
+    mean = read.states.float().mean(dim=1, keepdim=True).to(read.states.dtype)
     size = max(1, _COPIES_BYTES // max(1, read.states.numel() * 4))
     for places in torch.arange(length, device=read.mask.device).split(size):
-        mask = read.mask.repeat(len(places), 1)
-        mask[torch.arange(len(places)), places] = False
-        hidden = bridge(SenderStates(read.states.expand(len(places), -1, -1), mask)).vectors[:, kept]
-        moved[:, places] = ((hidden - vectors).norm(dim=-1) / vectors.norm(dim=-1).clamp(min=1e-9)).T
+        hides = (torch.arange(length, device=places.device)[None, :] == places[:, None])[..., None]
+        hidden = bridge(SenderStates(torch.where(hides, mean, read.states), read.mask.expand(len(places), -1)))
+        moved[:, places] = ((hidden.vectors[:, kept] - vectors).norm(dim=-1) / vectors.norm(dim=-1).clamp(min=1e-9)).T
     return moved.cpu()
 
 

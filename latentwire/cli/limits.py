@@ -6,10 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from latentwire.cli.console import emit_json, say
 
-app = typer.Typer(help="What works at which rate, from measured runs (also without a command); add runs, write the page.")
+
+class _Listing(TyperGroup):
+    """``latentwire limits`` alone, or with an option, is ``latentwire limits list``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        listing = not args or (args[0].startswith("-") and args[0] != "--help")
+        return list(super().parse_args(ctx, ["list", *args] if listing else args))
+
+
+app = typer.Typer(help="What worked at which rate (also without a command); add measured runs, write the page.", cls=_Listing)
 
 FILE = typer.Option(None, "--file", help="The data file; default: the one in the package.", show_default=False)
 JSON = typer.Option(False, "--json", help="Print as JSON on stdout.")
@@ -18,11 +28,22 @@ COMMAND = typer.Option(None, "--command", help="What makes the numbers again; de
 OUT = typer.Option(Path("docs/limits.md"), "--out", help="Where the page goes.")
 
 
-@app.callback(invoke_without_command=True)
-def limits(context: typer.Context, file: Path | None = FILE, as_json: bool = JSON) -> None:
-    """What works at which rate, from measured runs."""
-    if context.invoked_subcommand is None:
-        _print(file, as_json=as_json)
+@app.command("list")
+def list_limits(file: Path | None = FILE, as_json: bool = JSON) -> None:
+    """Every measured case with its verdict."""
+    from latentwire.analysis.limits import read_limits
+
+    entries = read_limits(file)
+    if as_json:
+        emit_json([entry.as_dict() for entry in entries])
+    elif not entries:
+        say("nothing is measured yet; add an evaluated run with `latentwire limits add RUN`")
+    else:
+        from latentwire.report.tables import print_tables
+
+        print_tables([_table(entries)])
+        if any(entry.reader_is_weak for entry in entries):
+            print("* the receiver itself is not halfway from chance to 100 % when it reads the text")
 
 
 @app.command("add")
@@ -47,22 +68,6 @@ def page(out: Path = OUT, file: Path | None = FILE) -> None:
 
     write_text(out, limits_page(read_limits(file)))
     say(f"page in {out}")
-
-
-def _print(file: Path | None, *, as_json: bool) -> None:
-    from latentwire.analysis.limits import read_limits
-
-    entries = read_limits(file)
-    if as_json:
-        emit_json([entry.as_dict() for entry in entries])
-    elif not entries:
-        say("nothing is measured yet; add an evaluated run with `latentwire limits add RUN`")
-    else:
-        from latentwire.report.tables import print_tables
-
-        print_tables([_table(entries)])
-        if any(entry.reader_is_weak for entry in entries):
-            print("* the receiver itself is not halfway from chance to 100 % when it reads the text")
 
 
 def _table(entries: list[Any]) -> Any:

@@ -16,76 +16,84 @@ from latentwire.files import replacing, write_text
 FIGURES, PAGES = ("png", "svg", "pdf"), ("html",)
 #: more sender tokens than this have no room for their words along an axis
 _MOST_LABELS = 90
+#: where no soft token's effect reaches this share of what the message brought, they repeat each other
+_REDUNDANT = 0.1
 
 
 def head_lines(found: Explanation) -> list[str]:
     """The row, its answers and what the message as a whole brought."""
     right = "right" if found.predicted == found.gold else "wrong"
     gold, alone = found.gold_log_likelihood, found.gold_without_message
+    brought = f"{_plus_zero(gold):.2f} nats with the message, {alone:.2f} without any ({gold - alone:+.2f})"
     lines = [
         f"{found.task}, {found.split}, row {found.row}: {found.sender} → {found.bridge} → {found.receiver}",
         f"sender reads:   {' '.join(found.sender_tokens)}",
-        f"receiver reads: ⟨message⟩ {found.question}",
+        f"receiver reads: ⟨message⟩ {' ⏎ '.join(found.question.splitlines())}",
         f"gold {found.gold!r}, predicted {found.predicted!r} ({right})",
-        f"log-likelihood of the gold answer: {gold:.2f} nats with the message, {alone:.2f} without any ({gold - alone:+.2f})",
+        f"log-likelihood of the gold answer: {brought}",
     ]
     if found.predicted != found.gold:
         own, without = found.predicted_log_likelihood, found.predicted_without_message
         lines.append(f"of the predicted answer: {own:.2f} with the message, {without:.2f} without any ({own - without:+.2f})")
+    brought_by_one = max((abs(story.gold_effect) for story in found.soft_tokens), default=0.0)
+    if len(found.soft_tokens) > 1 and gold - alone > 0 and brought_by_one < _REDUNDANT * (gold - alone):
+        lines.append("no soft token alone carries the answer: the others make up for each")
     return lines
 
 
 def foot_lines(found: Explanation) -> list[str]:
     """How to read the columns."""
     heard = (
-        f"attention: of the answer's tokens, mean over heads and layers; the prompt gets {found.attention_elsewhere:.0%}"
+        f"attention: of the answer's tokens, mean over heads and layers; prompt and answer get {found.attention_elsewhere:.0%}"
         if found.attention_how == "attention"
         else "attention: this model shows none; shares of |gradient × vector| instead"
     )
     lines = [
         f"nearest: readable vocabulary by cosine; in brackets what is below {found.noise:.2f}, which random directions reach too",
-        "from: how far the soft token moves (1 = its own length) when the bridge does not see that sender token",
+        "from: how far the soft token moves (1 = its own length) when that sender token's state is hidden behind the mean of all",
         heard,
         "effect: change of the log-likelihood in nats when this soft token is left out; ! the answer becomes another",
     ]
     if any(story.gradient_sources for story in found.soft_tokens):
-        lines.insert(2, "gradient: share of that sender token in gradient × state")
+        lines.insert(2, "gradient: share of that sender token in gradient × state of the soft token")
     return lines
 
 
 def story_table(found: Explanation) -> Table:
     """One line per soft token."""
     table = Table(title_justify="left")
-    headings = ["#", "nearest vocabulary (cosine)", "from sender tokens"]
+    pooled = any(story.group for story in found.soft_tokens)
+    headings = ["#", *(["place of"] if pooled else []), "nearest vocabulary (cosine)", "from sender tokens"]
     gradient = any(story.gradient_sources for story in found.soft_tokens)
     headings += ["gradient"] if gradient else []
     differs = found.predicted != found.gold
     headings += ["attention", "effect on gold", *(["effect on predicted"] if differs else []), ""]
     for heading in headings:
-        words = heading in ("nearest vocabulary (cosine)", "from sender tokens", "gradient")
+        words = heading in ("place of", "nearest vocabulary (cosine)", "from sender tokens", "gradient")
         table.add_column(heading, justify="left" if words else "right")
     for story in found.soft_tokens:
-        cells = [str(story.index), _near(story, found.noise), _from(found, story)]
+        own = [" ".join(found.sender_tokens[story.group[0] : story.group[1] + 1])] if story.group else []
+        cells = [str(story.index), *own, _near(story, found.noise), _places(found, story.sources)]
         cells += [_places(found, story.gradient_sources)] if gradient else []
-        cells += [f"{100 * story.attention:.1f} %", f"{story.gold_effect:+.2f}"]
-        cells += [f"{story.predicted_effect:+.2f}"] if differs else []
+        cells += [f"{100 * story.attention:.1f} %", _nats(story.gold_effect)]
+        cells += [_nats(story.predicted_effect)] if differs else []
         table.add_row(*(cell.replace("[", "\\[") for cell in (*cells, "!" if story.changes_answer else "")))
     return table
+
+
+def _nats(change: float) -> str:
+    return f"{_plus_zero(change):+.2f}"
+
+
+def _plus_zero(value: float) -> float:
+    """The value to two places, without the minus of nothing."""
+    return round(value, 2) + 0.0
 
 
 def _near(story: SoftTokenStory, noise: float) -> str:
     clear = [f"{near.token} {near.cosine:.2f}" for near in story.neighbours if near.cosine >= noise]
     rest = [f"{near.token} {near.cosine:.2f}" for near in story.neighbours if near.cosine < noise]
     return ", ".join([*clear, *([f"({', '.join(rest)})"] if rest else [])])
-
-
-def _from(found: Explanation, story: SoftTokenStory) -> str:
-    if story.group is None:
-        return _places(found, story.sources)
-    first, last = story.group
-    own = " ".join(found.sender_tokens[first : last + 1])
-    others = tuple((place, value) for place, value in story.sources if not first <= place <= last)
-    return f"{own}{f', then {_places(found, others)}' if others else ''}"
 
 
 def _places(found: Explanation, sources: tuple[tuple[int, float], ...]) -> str:
@@ -161,7 +169,7 @@ def _figure(found: Explanation) -> Any:
     sources.set_yticks(range(count), labels, fontsize=8)
     sources.set_ylabel("soft token, and the nearest word")
     sources.set_xlabel("sender token")
-    sources.set_title("Change when the sender token is hidden", loc="left", fontsize=10)
+    sources.set_title("Change of the soft token when a sender token is hidden", loc="left", fontsize=10)
     figure.colorbar(image, ax=sources, fraction=0.03, pad=0.01)
     attention.barh(range(count), [100 * story.attention for story in found.soft_tokens], color="#56B4E9")
     attention.set_title("Attention" if found.attention_how == "attention" else "|gradient × vector|", loc="left", fontsize=10)
@@ -173,7 +181,8 @@ def _figure(found: Explanation) -> Any:
     effect.set_xlabel("nats (orange: other answer)")
     for axis in (attention, effect):
         axis.spines[["top", "right"]].set_visible(False)
-    title = f"{found.task}, row {found.row}: {found.question[-80:]!r} gold {found.gold[:40]!r}, predicted {found.predicted[:40]!r}"
+    question = " ⏎ ".join(found.question.splitlines())[-80:]
+    title = f"{found.task}, row {found.row}: {question} – gold {found.gold[:40]!r}, predicted {found.predicted[:40]!r}"
     figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=10)
     return figure
 

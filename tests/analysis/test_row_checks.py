@@ -77,7 +77,8 @@ def test_targets_cut_at_16_tokens_are_found(gsm8k: Path) -> None:
     found = checks_of(posed(task, gsm8k, variant={"target": "solution"}))["targets"]
     assert found.status == "fail"
     assert found.numbers["max_new_tokens"] == 16
-    assert isinstance(longest := found.numbers["longest"], int)
+    longest = found.numbers["longest"]
+    assert isinstance(longest, int)
     assert longest > 16
     assert found.numbers["gold_score_when_cut"] == 0
     assert found.mend.startswith(f"--set variant.max_new_tokens={longest + 1}")
@@ -92,7 +93,8 @@ def test_a_whole_solution_as_target_of_a_metric_of_its_last_number_is_found(gsm8
     assert found.status == "fail"
     assert "number_match" in found.text
     assert "variant.target=answer" in found.mend
-    assert isinstance(share := found.numbers["share_looked_at"], float)
+    share = found.numbers["share_looked_at"]
+    assert isinstance(share, float)
     assert 0 < share < 0.2
     assert checks_of(posed("gsm8k", gsm8k))["target and metric"].numbers["share_looked_at"] == 1
 
@@ -112,8 +114,8 @@ def test_options_lost_to_truncation_are_found(tmp_path: Path) -> None:
     words = "A boat drifts down a slow river past the old mill and nobody is at the oars. " * 4
     row = {"text": f"{words}Which is it?\nA. heron\nB. kettle", "choices": ["heron", "kettle"], "label": 0}
     changes = {
-        "kind": "multiple_choice", "options": {"field": "choices"}, "sender_prompt": "{text}", "receiver_prompt": "{message}\nAnswer:",
-        "receiver_prompt_aware": "{text}{message}\nAnswer:",
+        "kind": "multiple_choice", "options": {"field": "choices"}, "sender_prompt": "{text}",
+        "receiver_prompt": "{message}\nAnswer:", "receiver_prompt_aware": "{text}{message}\nAnswer:",
     }  # fmt: skip
     for split in ("train", "test"):
         write_rows(tmp_path, [{**row, "id": f"{split}-{index}"} for index in range(12)], split)
