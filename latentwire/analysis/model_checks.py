@@ -5,22 +5,24 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from latentwire.analysis.findings import Check, Status
-from latentwire.analysis.limits import LimitEntry, kind_of
+from latentwire.analysis.limits import RISKY, WORKS, LimitEntry, kind_of
 from latentwire.analysis.posed_rows import Posed
 from latentwire.analysis.task_bits import Read, TaskBits, paired, read_answers, task_bits
 from latentwire.bridges import bridge_config
+from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example
-from latentwire.errors import DataError
 from latentwire.evaluation.metrics import METRICS
 from latentwire.evaluation.predictions import BY_TEXT
-from latentwire.evaluation.statistics import Estimate, score_interval
+from latentwire.evaluation.statistics import Estimate, mean_interval, score_interval
 from latentwire.files import read_json
-from latentwire.models.receiver import Receiver
+from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.models.sender import Sender
+from latentwire.training.run import CONFIG_FILE
 
 CAPACITY_FILE = "capacity.json"
 #: share of the way from chance to 1: the receiver reads the task well; it does not read it at all
@@ -40,6 +42,8 @@ class Reading:
     bits: TaskBits
     content_bits: float | None
     worst: str | None
+    examples: tuple[Example, ...] = field(default=(), repr=False)
+    without_bits: tuple[float, ...] = field(default=(), repr=False)
 
     @property
     def skill(self) -> float:
@@ -74,7 +78,55 @@ def measure_reading(
         bits=task_bits(paired(examples, alone, with_text)),
         content_bits=statistics.fmean(content) if len(content) == len(examples) else None,
         worst=next((row.id for row, score in zip(examples, scores[0], strict=True) if score < 1), None),
+        examples=examples,
+        without_bits=tuple(read.bits for read in alone),
     )
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What a trained bridge brings on the same rows: its score, and the bits by which its message shortens the answer."""
+
+    score: Estimate
+    bits: Estimate
+    worst: str | None
+
+
+def measure_bridge(posed: Posed, reading: Reading, bridge: Bridge, sender: Sender, receiver: Receiver) -> Delivered:
+    """The receiver over the rows of ``reading`` once more, with the bridge's message in the place of the text."""
+
+    def message(rows: Sequence[Example]) -> SoftTokens:
+        soft: SoftTokens = bridge(sender.read([row.sender_prompt for row in rows]))
+        return soft
+
+    prompts = [row.receiver_prompt for row in reading.examples]
+    limit = posed.task.config.max_new_tokens
+    reads = read_answers(receiver, reading.examples, prompts, max_new_tokens=limit, message=message)
+    scores = _scores(reading.metric, reads, reading.examples)
+    bits = [without - read.bits for without, read in zip(reading.without_bits, reads, strict=True)]
+    worst = next((row.id for row, score in zip(reading.examples, scores, strict=True) if score < 1), None)
+    return Delivered(score_interval(scores), mean_interval(bits), worst)
+
+
+def bridge_delivers(posed: Posed, reading: Reading, delivered: Delivered, trained_on: Sequence[str]) -> Check:
+    """Does this bridge, as it is, bring what the text brings?"""
+    relative = delivered.score.value / reading.with_text.value if reading.with_text.value else 0.0
+    text = (
+        f"as it is: {_percent(delivered.score)} {reading.metric}, {relative:.2f} of the receiver reading the text; "
+        f"its message brings {delivered.bits.value:.1f} bits of the {reading.bits.needed.value:.1f} that the text brings"
+    )
+    numbers: dict[str, float | int | str | None] = {
+        "score": delivered.score.value, "relative": relative, "bits": delivered.bits.value, "needed": reading.bits.needed.value
+    }  # fmt: skip
+    if relative >= WORKS and delivered.score.low > reading.chance:
+        return Check("this bridge", "pass", text, numbers=numbers)
+    if not {posed.task.name, posed.task.path.name, str(posed.task.path)} & set(trained_on):
+        text += "; it was not trained on this task"
+        mend = f"`latentwire train CONFIG --set task={posed.task.name}`, beginning from this bridge where the config can"
+        return Check("this bridge", "warn", text, delivered.worst, mend, numbers)
+    status: Status = "warn" if relative >= RISKY and delivered.score.low > reading.chance else "fail"
+    mend = "train longer, with a dense first stage, or send more soft tokens; `latentwire explain RUN` shows what a message says"
+    return Check("this bridge", status, text, delivered.worst, mend, numbers)
 
 
 def _scores(metric: str, reads: Sequence[Read], examples: Sequence[Example]) -> list[float]:
@@ -183,7 +235,11 @@ def soft_tokens_per_message(posed: Posed) -> tuple[float | None, bool]:
 
 
 def bits_suffice(posed: Posed, reading: Reading | None, run_folder: Path | None) -> Check:
-    """Does the message carry the bits that the task needs?"""
+    """Can the message carry the bits that the task needs?
+
+    Bits are measured on random codes. A bridge that was never taught codes or general text carries more of what it was taught than
+    of those, so for it too few bits are a warning, and none at all say nothing.
+    """
     name = "bits"
     tokens, grows = soft_tokens_per_message(posed)
     size = (
@@ -217,14 +273,32 @@ def bits_suffice(posed: Posed, reading: Reading | None, run_folder: Path | None)
         where = str(run_folder) if run_folder is not None else "RUN"
         text = f"{text}; {size}; what they carry is not measured"
         return Check(name, "skip", text, mend=f"run `latentwire capacity {where}`", numbers=numbers)
-    text = f"{text}; measured: {carried:.1f} bits a message ({size}, random codes)"
+    text = f"{text}; measured: {carried:.1f} bits of random codes a message ({size})"
+    taught = _taught_codes(run_folder)
+    if carried <= 0 and not taught:
+        text += "; this bridge was taught neither codes nor general text, so that says nothing about its task"
+        return Check(name, "skip", text, mend="measure a bridge that was pretrained on general text or codes", numbers=numbers)
     if carried < wanted:
         mend = "send more soft tokens (bridge.soft_tokens or bridge.tokens_per_soft_token), or train longer"
-        return Check(name, "fail", text, mend=mend, numbers=numbers)
+        return Check(name, "fail" if taught else "warn", text, mend=mend, numbers=numbers)
     if carried < most:
         mend = f"one row in twenty needs {most:.1f} bits or more: send more soft tokens"
         return Check(name, "warn", text, mend=mend, numbers=numbers)
     return Check(name, "pass", text, numbers=numbers)
+
+
+def _taught_codes(run_folder: Path | None) -> bool:
+    """Whether the run taught its bridge random codes, or general text in a stage of its own."""
+    tasks = tasks_of_run(run_folder)
+    return any("code" in Path(name).stem or name == "stage1" for name in tasks)
+
+
+def tasks_of_run(run_folder: Path | None) -> tuple[str, ...]:
+    """What a run's bridge was trained on, as its config names it."""
+    if run_folder is None or not (run_folder / CONFIG_FILE).is_file():
+        return ()
+    content = read_json(run_folder / CONFIG_FILE, what="run config")
+    return tuple(str(name) for name in content["config"]["task"])
 
 
 def _carried(measured: MeasuredBits | None, tokens: float | None, grows: bool) -> float | None:
@@ -238,8 +312,8 @@ def _carried(measured: MeasuredBits | None, tokens: float | None, grows: bool) -
     return measured.per_soft_token * tokens
 
 
-def measured_before(posed: Posed, entries: Sequence[LimitEntry]) -> Check:
-    """What did measured runs of this task, or of its kind, show?"""
+def measured_before(posed: Posed, entries: Sequence[LimitEntry], *, measured_now: bool = False) -> Check:
+    """What did measured runs of this task, or of its kind, show? Where this very bridge was measured now, that decides instead."""
     name, kind = "measured before", kind_of(posed.task)
     settings = bridge_config(posed.config.bridge)
     own = [entry for entry in entries if entry.task == posed.task.name]
@@ -258,8 +332,8 @@ def measured_before(posed: Posed, entries: Sequence[LimitEntry]) -> Check:
         f"reading the text, with {entry.bridge}, {entry.rate}, {entry.sender} → {entry.receiver}"
     )
     numbers: dict[str, float | int | str | None] = {"score": entry.score, "relative": entry.relative, "verdict": entry.verdict}
-    if not same or not _is_pair(entry, posed):
-        other = "another bridge or rate" if not same else "another pair"
+    if measured_now or not same or not _is_pair(entry, posed):
+        other = "another bridge or rate" if not same else "another pair" if not _is_pair(entry, posed) else "an earlier run"
         return Check(name, "skip", f"{text}: {other}", mend="see `latentwire limits`", numbers=numbers)
     if entry.reader_is_weak:
         text += "; the receiver itself hardly reads this task"
@@ -276,10 +350,3 @@ def _is_pair(entry: LimitEntry, posed: Posed) -> bool:
 def skipped(name: str) -> Check:
     """A check that would need a model."""
     return Check(name, "skip", "needs the receiver; left out by --no-models")
-
-
-def check_models(posed: Posed, reading: Reading | None, run_folder: Path | None) -> list[Check]:
-    """All checks that need the receiver."""
-    if reading is not None and reading.bits.n == 0:
-        raise DataError("no rows were read")
-    return [receiver_reads(posed, reading), message_is_needed(reading), bits_suffice(posed, reading, run_folder)]

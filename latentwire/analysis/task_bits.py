@@ -21,7 +21,7 @@ from latentwire.errors import DataError
 from latentwire.evaluation.statistics import Estimate, mean_interval
 from latentwire.methods.base import Prediction
 from latentwire.models.batching import parts
-from latentwire.models.receiver import Prefix, Receiver
+from latentwire.models.receiver import Prefix, Receiver, SoftTokens
 from latentwire.prompts import Prompt
 
 #: rows whose prompts are embedded at a time
@@ -116,9 +116,12 @@ def read_answers(
     prompts: Sequence[Prompt],
     *,
     max_new_tokens: int | None = None,
+    message: Callable[[Sequence[Example]], SoftTokens] | None = None,
     advance: Advance = lambda rows: None,
 ) -> list[Read]:
     """Bits of every gold answer behind its prompt; with ``max_new_tokens`` also what the receiver answers itself.
+
+    ``message`` makes the soft tokens that stand in the prompts of some rows; without it nothing stands there.
 
     Raises:
         DataError: a prompt is longer than the receiver reads.
@@ -126,7 +129,7 @@ def read_answers(
     found: list[Read] = []
     for start in range(0, len(examples), _CHUNK_ROWS):
         rows, asked = examples[start : start + _CHUNK_ROWS], prompts[start : start + _CHUNK_ROWS]
-        prefix = receiver.prefix(asked)
+        prefix = receiver.prefix(asked, None if message is None else message(rows))
         if all(row.options for row in rows):
             found += _among_options(receiver, rows, asked, prefix)
         else:

@@ -52,11 +52,11 @@ def preflight(
 
     if config is not None and bridge is not None:
         raise UsageError(f"give either the config {config!r} or --bridge {bridge!r}: a run and an artefact name their models")
-    run_config, folder = subject(config or bridge, tasks=task or (), overrides=set_ or (), data_dir=data_dir)
+    given = subject(config or bridge, tasks=task or (), overrides=set_ or (), data_dir=data_dir)
     if config is None and bridge is None:
         say("no config and no --bridge: the embedded pair with the default bridge")
     done = 0
-    with progress(2 * rows * len(run_config.task) if models else 0, "preflight") as bar:
+    with progress(2 * rows * len(given.config.task) if models else 0, "preflight") as bar:
 
         def advance(count: int) -> None:
             nonlocal done
@@ -64,7 +64,15 @@ def preflight(
             bar.at(done)
 
         request = PreflightRequest(
-            run_config, folder, rows=rows, models=models, device=device, allowed=allow or (), say=say, advance=advance
+            given.config,
+            given.run_folder,
+            given.artefact,
+            rows=rows,
+            models=models,
+            device=device,
+            allowed=allow or (),
+            say=say,
+            advance=advance,
         )
         reports = checked(request)
     if as_json:

@@ -11,8 +11,11 @@ import pytest
 
 from latentwire.analysis.findings import Check, allowing, verdict_of
 from latentwire.analysis.model_checks import (
+    Delivered,
     Reading,
     bits_suffice,
+    bridge_delivers,
+    measure_bridge,
     measure_reading,
     measured_before,
     message_is_needed,
@@ -21,9 +24,13 @@ from latentwire.analysis.model_checks import (
 )
 from latentwire.analysis.posed_rows import Posed
 from latentwire.analysis.task_bits import RowBits, task_bits
+from latentwire.bridges import bridge_config
+from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.errors import ArtefactError
 from latentwire.evaluation.statistics import Estimate
-from latentwire.models.receiver import load_receiver
+from latentwire.models.receiver import SoftTokens, load_receiver
+from latentwire.models.sender import SenderStates, load_sender
+from latentwire.models.tokens import pad_right
 from tests.analysis.test_limits import entry
 from tests.analysis.test_row_checks import posed
 
@@ -79,6 +86,10 @@ def test_without_capacity_the_command_that_measures_it_is_named(record1: Posed, 
     assert "the sender does not know the question" in found.text
 
 
+def trained_on(folder: Path, *tasks: str) -> None:
+    (folder / "config.json").write_text(json.dumps({"identity": "x", "config": {"task": tasks}}))
+
+
 @pytest.mark.parametrize(
     ("capacity", "status", "carried"),
     [
@@ -92,6 +103,7 @@ def test_without_capacity_the_command_that_measures_it_is_named(record1: Posed, 
 def test_needed_bits_are_held_against_measured_ones(
     capacity: dict[str, Any], status: str, carried: float | None, record1: Posed, reading: Reading, tmp_path: Path
 ) -> None:
+    trained_on(tmp_path, "tinyworld_code8")
     (tmp_path / "capacity.json").write_text(json.dumps(capacity))
     found = bits_suffice(record1, reading, tmp_path)
     assert found.status == status
@@ -99,6 +111,47 @@ def test_needed_bits_are_held_against_measured_ones(
         tokens, grows = soft_tokens_per_message(record1)
         assert grows
         assert found.numbers["carried"] == pytest.approx(carried * (tokens or 0))
+
+
+def test_codes_that_a_bridge_was_never_taught_do_not_condemn_it(record1: Posed, reading: Reading, tmp_path: Path) -> None:
+    trained_on(tmp_path, "tinyworld_record1")
+    (tmp_path / "capacity.json").write_text(json.dumps({"bits_per_soft_token": -1.4, "best_bits": -7.0}))
+    assert bits_suffice(record1, reading, tmp_path).status == "skip"
+    (tmp_path / "capacity.json").write_text(json.dumps({"bits_per_soft_token": 0.1, "best_bits": 2.0}))
+    assert bits_suffice(record1, reading, tmp_path).status == "warn"
+
+
+@pytest.mark.parametrize(
+    ("score", "trained", "status"), [(0.95, "tinyworld_record1", "pass"), (0.6, "tinyworld_record1", "warn"),
+    (0.2, "tinyworld_record1", "fail"), (0.2, "tinyworld_topic", "warn"), (0.95, "tinyworld_topic", "pass")],
+)  # fmt: skip
+def test_a_trained_bridge_is_held_against_the_text(
+    score: float, trained: str, status: str, record1: Posed, reading: Reading
+) -> None:
+    read = changed(reading, text=1.0)
+    delivered = Delivered(Estimate(score, score - 0.05, score + 0.05, "wilson"), reading.bits.needed, "row")
+    assert bridge_delivers(record1, read, delivered, [trained]).status == status
+
+
+def test_what_a_bridge_brings_is_measured_on_the_same_rows(record1: Posed, reading: Reading) -> None:
+    """A bridge of the receiver's own words brings all that the text does, one of noise nothing."""
+    receiver, sender = load_receiver("nano-mistral", device="cpu"), load_sender("nano-llama", layer=1, device="cpu")
+    ends = BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)
+    untrained = bridge_config(POOLED).build(ends).eval()
+    poor = measure_bridge(record1, reading, untrained, sender, receiver)
+    assert poor.score.value < 0.3
+    assert poor.bits.value < reading.bits.needed.value / 2
+    texts = iter([row.sender_prompt for row in reading.examples])
+
+    class Words(Bridge):
+        def forward(self, read: SenderStates) -> SoftTokens:
+            ids = [receiver.tokenizer(next(texts), add_special_tokens=False)["input_ids"] for _ in read.mask]
+            tokens, mask = pad_right(ids, 0, receiver.device)
+            return SoftTokens(receiver.embed(tokens), mask)
+
+    whole = measure_bridge(record1, reading, Words(bridge_config(POOLED), ends), sender, receiver)
+    assert whole.score.value == reading.with_text.value
+    assert whole.bits.value == pytest.approx(reading.bits.needed.value, abs=0.5)
 
 
 def test_a_message_of_fixed_length_carries_its_best_and_not_more(reading: Reading, tmp_path: Path) -> None:

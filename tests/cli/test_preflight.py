@@ -47,8 +47,12 @@ def test_a_planted_fault_is_named_and_the_exit_code_says_so(gsm8k: Path, capsys:
 
 def test_the_receiver_reads_and_the_bits_are_measured(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["preflight", "--bridge", str(run), "--task", "tinyworld_record1", "--rows", "6", "--json"]
-    assert main(asked) == 0
+    # twelve steps of training do not suffice, and it says so
+    assert main(asked) == 3
     shown = json.loads(capsys.readouterr().out)["tasks"][0]
+    assert [check["name"] for check in shown["checks"] if check["status"] == "fail"] == ["this bridge"]
+    assert main([*asked, "--set", "bridge.tokens_per_soft_token=2"]) == 0
+    assert "this bridge" not in checks(capsys)
     found = {check["name"]: check for check in shown["checks"]}
     assert found["reading"]["status"] == found["without the text"]["status"] == "pass"
     assert shown["task_bits"]["needed"]["value"] > 5
