@@ -141,7 +141,7 @@ def target_is_evaluated(posed: Posed) -> Check:
     shares = {row.id: _looked_at(posed, row) for row in sample}
     share = statistics.fmean(shares.values())
     worst = min(shares, key=lambda row_id: shares[row_id])
-    tokens = statistics.median(posed.target_tokens[row.id] for row in sample)
+    tokens = statistics.median(posed.target_tokens.values())
     solution = posed.task.variant.target == "solution"
     what = "the worked solution" if solution else "the target"
     numbers: dict[str, float | int | str | None] = {"share_looked_at": share, "median_tokens": tokens, "metric": metric}
