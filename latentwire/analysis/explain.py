@@ -28,9 +28,11 @@ from latentwire.analysis.message_views import (
     Neighbour,
     attention_on,
     gradient_times_state,
+    messages_of,
     nearest_vocabulary,
     occluded,
     sender_tokens,
+    stacked,
 )
 from latentwire.bridges.base import Bridge
 from latentwire.data.budget import fit_rows
@@ -149,9 +151,8 @@ def read_rows_of(task: Task, example: Example, split: str, sender: Sender, recei
 def explain(task: Task, row: Example, *, split: str, sender: Sender, bridge: Bridge, receiver: Receiver) -> Explanation:
     """Explains the message that ``bridge`` makes of one row."""
     read = sender.read([row.sender_prompt])
-    with torch.no_grad():
-        soft = bridge(read)
-    soft = SoftTokens(soft.vectors[:, soft.mask[0]].detach(), soft.mask[:, soft.mask[0]])
+    soft = messages_of(bridge, sender, receiver, [row.sender_prompt])
+    soft = _only(soft, soft.mask[0].nonzero()[:, 0].tolist())
     answers = _Answers(receiver, task, row, soft)
     occlusion = occluded(bridge, read)
     groups = _groups(bridge, len(soft.vectors[0]), int(read.mask.sum()))
@@ -273,7 +274,7 @@ class _Answers:
     def _part(self, messages: Sequence[SoftTokens | None]) -> list[_Likelihoods]:
         receiver, count = self.receiver, len(messages)
         sent = [message for message in messages if message is not None]
-        soft = SoftTokens(torch.cat([item.vectors for item in sent]), torch.cat([item.mask for item in sent])) if sent else None
+        soft = stacked(sent) if sent else None
         prefix = receiver.prefix([self.row.receiver_prompt] * count, soft)
         gold, predicted = (
             receiver.answer_log_probs(prefix, [ids] * count)[0].sum(dim=1).tolist() for ids in (self.gold_ids, self.predicted_ids)

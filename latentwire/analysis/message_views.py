@@ -34,6 +34,18 @@ class Neighbour:
     cosine: float
 
 
+@torch.no_grad()
+def messages_of(bridge: Bridge, sender: Sender, receiver: Receiver, texts: Sequence[str]) -> SoftTokens:
+    """What the receiver reads when the texts are sent, as in an evaluation."""
+    soft: SoftTokens = bridge(sender.read(list(texts)))
+    return soft
+
+
+def stacked(messages: Sequence[SoftTokens]) -> SoftTokens:
+    """Several batches of messages of equal shape as one."""
+    return SoftTokens(torch.cat([item.vectors for item in messages]), torch.cat([item.mask for item in messages]))
+
+
 def sender_tokens(sender: Sender, text: str) -> list[str]:
     """The sender's tokens of a text whose states a bridge sees, as text."""
     (ids,), skip = sender.prompter.context_ids([text])

@@ -11,6 +11,7 @@ from typing import Any
 
 from latentwire.analysis.findings import Check, Status
 from latentwire.analysis.limits import RISKY, WORKS, LimitEntry, kind_of
+from latentwire.analysis.message_views import messages_of
 from latentwire.analysis.posed_rows import Posed
 from latentwire.analysis.task_bits import Read, TaskBits, paired, read_answers, task_bits
 from latentwire.bridges import bridge_config
@@ -96,8 +97,7 @@ def measure_bridge(posed: Posed, reading: Reading, bridge: Bridge, sender: Sende
     """The receiver over the rows of ``reading`` once more, with the bridge's message in the place of the text."""
 
     def message(rows: Sequence[Example]) -> SoftTokens:
-        soft: SoftTokens = bridge(sender.read([row.sender_prompt for row in rows]))
-        return soft
+        return messages_of(bridge, sender, receiver, [row.sender_prompt for row in rows])
 
     prompts = [row.receiver_prompt for row in reading.examples]
     limit = posed.task.config.max_new_tokens
