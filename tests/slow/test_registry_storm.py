@@ -192,7 +192,9 @@ def test_two_clones_that_conflict_all_the_time_become_one(tmp_path: Path) -> Non
         for syncer in syncers:
             syncer.end()
     # what a killed worker has left half-done is over before the last exchange
-    assert wait_until(lambda: not any(entry.is_open for clone in (one, two) for entry in registries[clone].refresh()), patience_s=60)
+    assert wait_until(
+        lambda: not any(entry.is_open for clone in (one, two) for entry in registries[clone].refresh()), patience_s=60
+    )
     for syncer in (*syncers, laptop_syncer, *syncers, laptop_syncer):
         syncer.push()
     assert [syncer.failures for syncer in (*syncers, laptop_syncer)] == [[], [], []]
