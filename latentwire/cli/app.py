@@ -19,10 +19,13 @@ from latentwire.cli import (
     demo,
     evaluate,
     experiments,
+    explain,
     fetch,
+    limits,
     methods,
     nano,
     plot,
+    preflight,
     pretrain,
     send,
     slurm,
@@ -44,6 +47,8 @@ app.command("pretrain-bridge")(pretrain.pretrain_bridge)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("capacity")(capacity.capacity)
+app.command("explain")(explain.explain)
+app.command("preflight")(preflight.preflight)
 app.command("methods")(methods.methods)
 app.command("table")(table.table)
 app.command("send")(send.send)
@@ -51,6 +56,7 @@ app.command("fetch")(fetch.fetch)
 app.command("demo")(demo.demo)
 app.add_typer(cache.app, name="cache")
 app.add_typer(experiments.app, name="experiments")
+app.add_typer(limits.app, name="limits")
 app.add_typer(nano.app, name="nano")
 app.add_typer(plot.app, name="plot")
 app.add_typer(slurm.app, name="slurm")

@@ -1,0 +1,313 @@
+"""What worked so far: one entry per measured kind of task, bridge and rate, and a verdict that is computed, never typed.
+
+``limits.json`` beside this module holds ``{"schema_version": 1, "entries": [LimitEntry, …]}``. Entries are made from result
+files that hold a bridge and the receiver reading the text over the same rows (``latentwire limits add``); nothing is typed by
+hand. ``docs/limits.md`` is rendered from it, and preflight reads it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from latentwire.bridges import bridge_config
+from latentwire.data.task import Task, load_task
+from latentwire.data.task_config import TaskVariant
+from latentwire.errors import ArtefactError, DataError
+from latentwire.evaluation.results import ResultRow, Results, read_results
+from latentwire.evaluation.run import RESULTS_FILE
+from latentwire.files import digest, read_json, write_json
+from latentwire.schema import Schema, validated
+
+LIMITS_FILE = Path(__file__).parent / "limits.json"
+SCHEMA_VERSION = 1
+#: of the score of the receiver reading the text
+WORKS, RISKY = 0.90, 0.50
+#: a receiver that is nearer to chance than this share of the way to 1 does not read the task
+READS = 0.5
+KINDS = ("classification", "multiple choice", "spans", "arithmetic", "free text")
+
+Verdict = Literal["works", "risky", "fails"]
+
+
+class SeedScore(Schema):
+    """One seed's score with its 95 % interval, and how far the same bridge came with another row's message."""
+
+    seed: int | None
+    score: float
+    ci_low: float
+    ci_high: float
+    shuffled: float | None
+
+
+class LimitEntry(Schema):
+    """One measured case. Scores are 0–1; message size is the mean over the rows."""
+
+    kind: Literal["classification", "multiple choice", "spans", "arithmetic", "free text"]
+    task: str
+    sender: str
+    receiver: str
+    #: ``pooled``, ``perceiver``, …, with the message's number format behind an @ where it is not the receiver's
+    bridge: str
+    #: how many soft tokens a message has, in words
+    rate: str
+    message_tokens: float
+    message_bytes: float
+    metric: str
+    split: str
+    n: int
+    #: tasks that the bridge was trained on together
+    tasks_together: int = Field(ge=1)
+    chance: float
+    text_score: float
+    seeds: tuple[SeedScore, ...] = Field(min_length=1)
+    #: hash of the run's config without its seed: runs that differ in nothing else are seeds of one entry
+    settings: str
+    #: what makes the numbers again
+    command: str
+
+    @property
+    def score(self) -> float:
+        """Mean over the seeds."""
+        return statistics.fmean(seed.score for seed in self.seeds)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The widest that the seeds' 95 % intervals span together."""
+        return min(seed.ci_low for seed in self.seeds), max(seed.ci_high for seed in self.seeds)
+
+    @property
+    def relative(self) -> float:
+        """Score over that of the receiver reading the text."""
+        return self.score / self.text_score if self.text_score else float("inf")
+
+    @property
+    def reader_is_weak(self) -> bool:
+        """Whether the receiver reading the text is itself far from able: a share of its score then says little."""
+        return self.text_score - self.chance < READS * (1 - self.chance)
+
+    @property
+    def communicates(self) -> bool:
+        """Whether the score is above what chance and another row's message give."""
+        nothing = max(self.chance, *(seed.shuffled or 0.0 for seed in self.seeds))
+        return self.interval[0] > nothing
+
+    @property
+    def verdict(self) -> Verdict:
+        """``works`` from 90 % of the receiver reading the text on, ``risky`` from 50 %, and never without communication."""
+        if not self.communicates:
+            return "fails"
+        return "works" if self.relative >= WORKS else "risky" if self.relative >= RISKY else "fails"
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.kind, self.task, self.sender, self.receiver, self.bridge, self.rate, self.metric, self.split, self.settings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON with what is computed beside what is stored."""
+        computed = {
+            "score": self.score, "ci_low": self.interval[0], "ci_high": self.interval[1], "relative": self.relative,
+            "verdict": self.verdict, "reader_is_weak": self.reader_is_weak,
+        }  # fmt: skip
+        return {**self.model_dump(mode="json"), **computed}
+
+
+def read_limits(path: Path | None = None) -> list[LimitEntry]:
+    """All entries. Raises ``ArtefactError`` where the file is cut or of another schema; one that is missing has none."""
+    path = path or LIMITS_FILE
+    if not path.is_file():
+        return []
+    content = read_json(path, what="limits file")
+    if (
+        not isinstance(content, dict)
+        or content.get("schema_version") != SCHEMA_VERSION
+        or not isinstance(content.get("entries"), list)
+    ):
+        raise ArtefactError(
+            f"limits file {str(path)!r} is not of schema {SCHEMA_VERSION}; restore it or fill it with `latentwire limits add`"
+        )
+    return [validated(LimitEntry, entry, where=str(path)) for entry in content["entries"]]
+
+
+def write_limits(entries: Iterable[LimitEntry], path: Path | None = None) -> None:
+    """Writes the file whole or not at all, in the order of the page."""
+    ordered = sorted(entries, key=lambda entry: (KINDS.index(entry.kind), *entry.key))
+    write_json(
+        path or LIMITS_FILE, {"schema_version": SCHEMA_VERSION, "entries": [entry.model_dump(mode="json") for entry in ordered]}
+    )
+
+
+def merged(entries: Sequence[LimitEntry], new: Sequence[LimitEntry]) -> list[LimitEntry]:
+    """``entries`` with the new ones: further seeds join the entry of their settings, a seed measured again replaces the old."""
+    found = {entry.key: entry for entry in entries}
+    for entry in new:
+        old = found.get(entry.key)
+        if old is not None:
+            known = {seed.seed for seed in entry.seeds}
+            kept = tuple(seed for seed in old.seeds if seed.seed not in known)
+            seeds = tuple(sorted((*kept, *entry.seeds), key=lambda seed: seed.seed or 0))
+            entry = entry.model_copy(update={"seeds": seeds})
+        found[entry.key] = entry
+    return list(found.values())
+
+
+def entries_of(location: Path, *, command: str | None = None) -> list[LimitEntry]:
+    """The entries in the ``results.json`` of a run folder, or in a result file.
+
+    Raises:
+        DataError: no task in it has both a bridge and the receiver reading the text. ArtefactError: the file is not sound.
+    """
+    path = location / RESULTS_FILE if location.is_dir() else location
+    results = read_results(path)
+    if results["run"]["state"] != "completed":
+        raise DataError(f"{str(path)!r} is a run whose prediction check failed; mend it and run `latentwire eval` again")
+    command = command or f"latentwire eval {_shown(location)}"
+    entries = [
+        _entry(results, bridge, text, command)
+        for bridge in results["rows"]
+        if bridge["method"].startswith("bridge:") and bridge["control"] is None and bridge["subset"] == "all"
+        if (text := _row(results, bridge, "receiver_text", None)) is not None and _is_headline(results, bridge)
+    ]
+    if not entries:
+        raise DataError(
+            f"{str(path)!r} holds no task with both bridge and receiver_text; run `latentwire eval RUN` with both methods"
+        )
+    return merged([], entries)
+
+
+def _entry(results: Results, bridge: ResultRow, text: ResultRow, command: str) -> LimitEntry:
+    run = results["run"]
+    config = run["config"]
+    name = bridge["method"].removeprefix("bridge:")
+    shuffled = _row(results, bridge, bridge["method"], "shuffled")
+    task = _task(config, bridge["task"])
+    decisive = {key: value for key, value in config.items() if key not in ("seed", "output_dir")}
+    return LimitEntry(
+        kind=kind_of(task),
+        task=task.name,
+        sender=run["models"]["sender"]["name"],
+        receiver=run["models"]["receiver"]["name"],
+        bridge=name,
+        rate=bridge_config(config["bridge"], where="result file").describe_rate(),
+        message_tokens=bridge["message_tokens"],
+        message_bytes=bridge["message_bytes"],
+        metric=bridge["metric"],
+        split=bridge["split"],
+        n=bridge["n"],
+        tasks_together=max(1, len(config.get("task", ()))),
+        chance=bridge["chance"],
+        text_score=text["value"],
+        seeds=(
+            SeedScore(
+                seed=bridge["seed"],
+                score=bridge["value"],
+                ci_low=bridge["ci_low"],
+                ci_high=bridge["ci_high"],
+                shuffled=None if shuffled is None else shuffled["value"],
+            ),
+        ),
+        settings=digest(repr(sorted(decisive.items())))[:12],
+        command=command,
+    )
+
+
+def _row(results: Results, like: ResultRow, method: str, control: str | None) -> ResultRow | None:
+    """The row of another method or control over the same rows of the same task."""
+    for row in results["rows"]:
+        same = all(row[key] == like[key] for key in ("task", "split", "subset", "metric", "n"))
+        if same and row["method"] == method and row["control"] == control and row["seed"] in (None, like["seed"]):
+            return row
+    return None
+
+
+def _is_headline(results: Results, row: ResultRow) -> bool:
+    """Whether the row's metric is the first that its task reports."""
+    return row["metric"] == next(other["metric"] for other in results["rows"] if other["task"] == row["task"])
+
+
+def _task(config: dict[str, Any], name: str) -> Task:
+    """The task of a result row: a shipped one, or a user's file that the run's config names."""
+    variant = validated(TaskVariant, config.get("variant", {}), where="result file: variant")
+    paths = [path for path in config.get("task", ()) if str(path).endswith((".yaml", ".yml"))]
+    for path in paths:
+        if (task := load_task(str(path), variant)).name == name:
+            return task
+    return load_task(name, variant)
+
+
+def kind_of(task: Task) -> Literal["classification", "multiple choice", "spans", "arithmetic", "free text"]:
+    """The kind of answer that must arrive: a label, a letter, a span of the text, a computed number, or any text."""
+    if task.config.kind == "classification":
+        return "classification"
+    if task.config.kind == "multiple_choice":
+        return "multiple choice"
+    if task.config.kind == "span":
+        return "spans"
+    return "arithmetic" if {"number_match", "final_answer"} & set(task.config.metrics) else "free text"
+
+
+def _shown(location: Path) -> str:
+    """A run's name for people: the path as typed, without what only one machine has."""
+    return str(location) if not location.is_absolute() else f"runs/{location.name}"
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+
+_HEAD = """# What works, what is risky, what fails
+
+Made by `latentwire limits page` from `latentwire/analysis/limits.json`; `latentwire limits add RUN` adds measured runs. Nothing
+here is typed by hand. `latentwire preflight` reads the same file.
+
+- **relative**: the bridge's score over that of the receiver reading the text, on the same rows, context-unaware.
+- **works** from {works:.0%} on, **risky** from {risky:.0%} on, **fails** below, and wherever the score's 95 % interval does not lie
+  above chance and above the score with another row's message.
+- **\\*** the receiver itself is not halfway from chance to 1 when it reads the text: a share of its score then says little.
+- Scores are means over the seeds; intervals the widest that the seeds' 95 % intervals span together.
+"""
+
+
+def limits_page(entries: Sequence[LimitEntry]) -> str:
+    """``docs/limits.md``: one table for each kind of task, best first."""
+    lines = [_HEAD.format(works=WORKS, risky=RISKY)]
+    if not entries:
+        lines.append("Nothing is measured yet.\n")
+    for kind in KINDS:
+        own = sorted((entry for entry in entries if entry.kind == kind), key=lambda entry: (entry.task, -entry.relative))
+        lines.append(f"## {kind.capitalize()}\n")
+        if not own:
+            lines.append("Not measured yet.\n")
+            continue
+        lines.append("| | task | pair | bridge | message | score | reads the text | relative | n | seeds |")
+        lines.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+        lines += [_page_row(entry) for entry in own]
+        lines.append("")
+    commands = sorted({(entry.command, entry.task) for entry in entries})
+    if commands:
+        lines.append("## Commands\n")
+        for command in dict.fromkeys(command for command, _ in commands):
+            tasks = ", ".join(dict.fromkeys(task for other, task in commands if other == command))
+            lines.append(f"- {tasks}: `{command}`")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _page_row(entry: LimitEntry) -> str:
+    low, high = entry.interval
+    star = " \\*" if entry.reader_is_weak else ""
+    cells = [
+        f"**{entry.verdict}**{star}",
+        entry.task,
+        f"{entry.sender} → {entry.receiver}",
+        f"{entry.bridge}, {entry.rate}{f', {entry.tasks_together} tasks' if entry.tasks_together > 1 else ''}",
+        f"{entry.message_tokens:.0f} tokens, {entry.message_bytes:,.0f} B",
+        f"{100 * entry.score:.1f} ({100 * low:.1f}–{100 * high:.1f})",
+        f"{100 * entry.text_score:.1f}",
+        f"{entry.relative:.2f}",
+        f"{entry.n:,}",
+        str(len(entry.seeds)),
+    ]
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentwire.analysis.limits import (
+    LIMITS_FILE,
+    LimitEntry,
+    SeedScore,
+    entries_of,
+    limits_page,
+    merged,
+    read_limits,
+    write_limits,
+)
+from latentwire.errors import ArtefactError, DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "docs" / "data" / "demo_results.json"
+
+
+def entry(score: float = 0.9, *, low: float | None = None, seed: int = 1, **changes: Any) -> LimitEntry:
+    own = SeedScore(seed=seed, score=score, ci_low=score - 0.02 if low is None else low, ci_high=score + 0.02, shuffled=0.05)
+    content: dict[str, Any] = {
+        "kind": "spans", "task": "tinyworld_record1", "sender": "a", "receiver": "b", "bridge": "pooled", "rate": "one per 1",
+        "message_tokens": 8.0, "message_bytes": 512.0, "metric": "exact_match", "split": "test", "n": 1000, "tasks_together": 1,
+        "chance": 0.03, "text_score": 1.0, "seeds": (own,), "settings": "x", "command": "latentwire eval runs/x",
+    }  # fmt: skip
+    return LimitEntry(**(content | changes))
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (entry(0.90), "works"),
+        (entry(0.89), "risky"),
+        (entry(0.50), "risky"),
+        (entry(0.49), "fails"),
+        (entry(0.47, text_score=0.5), "works"),
+        # half of what the reader has, and no more than guessing: nothing was communicated
+        (entry(0.51, text_score=0.98, chance=0.5), "fails"),
+        (entry(0.95, text_score=1.0, chance=0.94), "fails"),
+    ],
+)
+def test_verdicts_are_computed_from_the_scores(found: LimitEntry, verdict: str) -> None:
+    assert found.verdict == verdict
+
+
+def test_a_score_that_a_foreign_message_reaches_too_fails() -> None:
+    shuffled = SeedScore(seed=1, score=0.95, ci_low=0.93, ci_high=0.97, shuffled=0.94)
+    assert entry().model_copy(update={"seeds": (shuffled,)}).verdict == "fails"
+
+
+def test_a_weak_reader_is_marked() -> None:
+    assert entry(0.8, text_score=0.35, chance=0.26).reader_is_weak
+    assert not entry(0.8, text_score=0.9, chance=0.26).reader_is_weak
+
+
+def test_entries_come_from_result_files_that_hold_bridge_and_text() -> None:
+    results = json.loads(DEMO.read_text())
+    found = {item.task: item for item in entries_of(DEMO, command="make demo")}
+    assert set(found) == {row["task"] for row in results["rows"]}
+    one = found["tinyworld_record2"]
+    row = next(
+        row for row in results["rows"]
+        if (row["task"], row["method"], row["control"], row["subset"]) == ("tinyworld_record2", "bridge:pooled", None, "all")
+    )  # fmt: skip
+    assert (one.score, one.interval, one.message_bytes) == (row["value"], (row["ci_low"], row["ci_high"]), row["message_bytes"])
+    assert (one.kind, one.rate, one.tasks_together) == ("spans", "one soft token per 1 sender tokens", 7)
+    assert one.seeds[0].shuffled is not None
+
+
+def test_files_without_the_receiver_reading_the_text_are_refused(tmp_path: Path) -> None:
+    results = json.loads(DEMO.read_text())
+    results["rows"] = [row for row in results["rows"] if row["method"] != "receiver_text"]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    with pytest.raises(DataError, match="both bridge and receiver_text"):
+        entries_of(tmp_path)
+    results["run"]["state"] = "invalid"
+    path.write_text(json.dumps(results))
+    with pytest.raises(DataError, match="prediction check"):
+        entries_of(path)
+    with pytest.raises(ArtefactError, match="does not exist"):
+        entries_of(tmp_path / "nowhere.json")
+
+
+def test_seeds_join_their_entry_and_are_replaced_when_measured_again(tmp_path: Path) -> None:
+    both = merged([entry(0.8, seed=1)], [entry(0.9, seed=2)])
+    assert len(both) == 1
+    assert both[0].score == pytest.approx(0.85)
+    assert both[0].interval == pytest.approx((0.78, 0.92))
+    again = merged(both, [entry(0.6, seed=2)])
+    assert [seed.score for seed in again[0].seeds] == [0.8, 0.6]
+    assert len(merged(again, [entry(0.9, settings="other")])) == 2
+    write_limits(again, tmp_path / "limits.json")
+    assert read_limits(tmp_path / "limits.json") == again
+    (tmp_path / "limits.json").write_text("[]")
+    with pytest.raises(ArtefactError, match="not of schema"):
+        read_limits(tmp_path / "limits.json")
+    assert read_limits(tmp_path / "nowhere.json") == []
+
+
+def test_the_page_is_what_the_data_say() -> None:
+    assert "Nothing is measured yet" in limits_page([])
+    page = limits_page([entry(0.95), entry(0.8, text_score=0.35, chance=0.26, kind="arithmetic")])
+    assert "| **works** | tinyworld_record1 |" in page
+    assert "**works** \\*" in page
+    assert page.count("Not measured yet") == 3
+    assert (ROOT / "docs" / "limits.md").read_text() == limits_page(read_limits()), "run `latentwire limits page`"
+
+
+def test_every_shipped_entry_names_no_place_of_one_machine() -> None:
+    text = LIMITS_FILE.read_text()
+    assert json.loads(text)["schema_version"] == 1
+    assert '"/' not in text
