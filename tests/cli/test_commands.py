@@ -134,7 +134,9 @@ def test_the_papers_train_script_takes_the_papers_flags(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    assert config["bridge"] == {"name": "perceiver", "soft_tokens": 4, "hidden_size": 192, "depth": 2, "heads": 6, "ffn_factor": 2}
+    assert config["bridge"] == {
+        "name": "perceiver", "init": None, "soft_tokens": 4, "hidden_size": 192, "depth": 2, "heads": 6, "ffn_factor": 2
+    }  # fmt: skip
     assert config["sender"]["layer"] == 4  # the last block but one
     shown = python("telepathy/eval_telepathy.py", "--checkpoint", str(tmp_path / "run" / "bridge"), "--max_samples", "5", "--json")
     assert shown.returncode == 0, shown.stderr
