@@ -32,7 +32,17 @@ class ModelSettings(Schema):
 class SenderSettings(ModelSettings):
     """The sender, and which hidden state the bridge reads."""
 
-    layer: int | None = Field(None, ge=0, description="hidden state to read; default: half of the depth")
+    layer: int | tuple[int, ...] | None = Field(
+        None, description="hidden state to read (0: embeddings), or several, from the lowest up; default: half of the depth"
+    )
+
+    @field_validator("layer")
+    @classmethod
+    def _in_order(cls, value: int | tuple[int, ...] | None) -> int | tuple[int, ...] | None:
+        layers = (value,) if isinstance(value, int) else value
+        if layers is not None and (not layers or layers[0] < 0 or sorted(set(layers)) != list(layers)):
+            raise ValueError("give a layer from 0 on, or several, each once and from the lowest up, such as [0, 1, 2]")
+        return layers[0] if layers is not None and len(layers) == 1 else value
 
 
 class DataSettings(Schema):
@@ -47,7 +57,7 @@ class DataSettings(Schema):
 class FirstStage(Schema):
     """Steps before the task that teach a bridge what a message is made of.
 
-    ``align``: soft tokens near the receiver's own embeddings of the same words, without a pass of the receiver.
+    ``align``: soft tokens near the receiver's own embeddings of the words they stand for (``align_to``), without a pass of it.
     ``note``, ``text``: the receiver writes the note, or the sender's text, from the soft tokens.
     """
 
@@ -61,7 +71,7 @@ class Terms(Schema):
     answer: float = Field(1.0, ge=0, description="the answer, or the option among all")
     note: float = Field(0.0, ge=0, description="the receiver also writes the note")
     text: float = Field(0.0, ge=0, description="the receiver also writes the sender's text")
-    align: float = Field(0.0, ge=0, description="soft tokens near the receiver's embeddings of the same words")
+    align: float = Field(0.0, ge=0, description="soft tokens near the receiver's embeddings of the words they stand for")
     kl: float = Field(0.0, ge=0, description="the answer's distribution near that of the receiver which reads the text")
     contrast: float = Field(0.0, ge=0, description="the row's own message must explain the answer better than another row's")
     diversity: float = Field(0.0, ge=0, description="messages of different rows apart")
@@ -81,6 +91,7 @@ class TrainingSettings(Schema):
     token_dropout: float = Field(0.0, ge=0, lt=1, description="share of sender tokens that a bridge does not see in a step")
     terms: Terms = Terms()
     first_stage: FirstStage = FirstStage()
+    align_to: Literal["text", "note"] = Field("text", description="whose words: the sender's text, in place, or its note")
     option_objective: Literal["options", "answer"] = Field(
         "options", description="where there are options: cross-entropy among them, or of the tokens of the gold one"
     )
@@ -88,6 +99,11 @@ class TrainingSettings(Schema):
     log_every: int = Field(50, ge=1)
     validate_every: int = Field(500, ge=1)
     checkpoint_every: int = Field(250, ge=1)
+
+    @property
+    def aligns(self) -> bool:
+        """Whether any step draws soft tokens towards words."""
+        return bool(self.terms.align) or self.first_stage.objective == "align"
 
 
 class Lessons(Schema):
@@ -223,6 +239,11 @@ def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, w
         _apply(tree, override)
     config = validated(RunConfig, tree, where=where)
     bridge = bridge_config(config.bridge, where=f"{where}: bridge")
+    if bridge.mixes_layers and not isinstance(config.sender.layer, tuple):
+        raise ConfigError(
+            f"{where}: bridge {bridge.name!r} mixes several sender layers and sender.layer is {config.sender.layer}; "
+            "give them, for example --set sender.layer=[0,1,2], or take bridge.name=pooled"
+        )
     return config.model_copy(update={"bridge": bridge.model_dump()})
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 BRIDGES: dict[str, str] = {
     "perceiver": "latentwire.bridges.perceiver:PerceiverConfig",
     "pooled": "latentwire.bridges.pooled:PooledConfig",
+    "attentive": "latentwire.bridges.attentive:AttentiveConfig",
+    "multi_layer": "latentwire.bridges.multi_layer:MultiLayerConfig",
     "linear": "latentwire.bridges.linear:LinearConfig",
 }
 

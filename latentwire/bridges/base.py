@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from latentwire.errors import ArtefactError, MismatchError
 from latentwire.files import read_json, replacing, write_json
 from latentwire.messages.settings import MessageSettings
 from latentwire.models.receiver import SoftTokens
-from latentwire.models.sender import SenderStates
+from latentwire.models.sender import Layer, SenderStates
 from latentwire.schema import Schema, validated
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
@@ -37,9 +37,19 @@ class BridgeConfig(Schema):
         return None
 
     @property
-    def sees_groups(self) -> tuple[int, int]:
-        """How many groups of R sender tokens before and behind its own a soft token sees."""
+    def fixed_soft_tokens(self) -> int | None:
+        """K where every message has K soft tokens, else None."""
+        return None
+
+    @property
+    def sees_groups(self) -> tuple[int, int] | None:
+        """How many groups of R sender tokens before and behind its own a soft token sees; None: all of them."""
         return 0, 0
+
+    @property
+    def mixes_layers(self) -> bool:
+        """Whether the bridge needs several hidden states of the sender."""
+        return False
 
     @abstractmethod
     def build(self, ends: BridgeEnds) -> Bridge:
@@ -56,11 +66,21 @@ class BridgeConfig(Schema):
 
 
 class BridgeEnds(Schema):
-    """What a bridge must know of the two models: their widths and the scale of the receiver's embeddings."""
+    """What a bridge must know of the two models: their widths and the scale of the receiver's embeddings.
+
+    ``sender_width`` is that of all ``sender_layers`` hidden states side by side.
+    """
 
     sender_width: int
+    sender_layers: int = 1
     receiver_width: int
     receiver_rms: float
+
+    @model_validator(mode="after")
+    def _whole_layers(self) -> BridgeEnds:
+        if self.sender_width % self.sender_layers:
+            raise ValueError(f"sender_width = {self.sender_width} is not that of {self.sender_layers} layers")
+        return self
 
 
 class ModelIdentity(Schema):
@@ -77,7 +97,7 @@ class BridgePair(Schema):
 
     sender: ModelIdentity
     receiver: ModelIdentity
-    sender_layer: int
+    sender_layer: Layer
     sender_prompt: str
     receiver_prompt: str
     #: ``plain``, or ``chat:`` with a hash of the template (``latentwire.models.chat.Prompter.style``)
@@ -89,7 +109,7 @@ class BridgePair(Schema):
         *,
         sender: ModelIdentity,
         receiver: ModelIdentity,
-        sender_layer: int,
+        sender_layer: Layer,
         sender_style: str = "plain",
         receiver_style: str = "plain",
     ) -> None:

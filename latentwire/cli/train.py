@@ -160,7 +160,7 @@ def print_plan(plan: RunPlan) -> None:
         ("run", f"{plan.name} → {plan.folder}"),
         ("tasks", ", ".join(plan.tasks)),
         ("rows per task", f"train {plan.train_rows_per_task}, validation {plan.validation_rows_per_task}"),
-        ("sender", f"{plan.sender}, blocks 1-{plan.sender_layer}, {gib(plan.sender_memory_bytes)}"),
+        ("sender", f"{plan.sender}, blocks 1-{plan.sender_blocks}, {gib(plan.sender_memory_bytes)}"),
         ("receiver", f"{plan.receiver}, {gib(plan.receiver_memory_bytes)}"),
         (
             "bridge",

@@ -52,9 +52,18 @@ class TaskRows:
 
 
 def read_task(
-    task: Task, split: str, *, data_dir: str | Path | None = None, max_rows: int | None = None, seed: int = 0
+    task: Task,
+    split: str,
+    *,
+    data_dir: str | Path | None = None,
+    max_rows: int | None = None,
+    seed: int = 0,
+    every_question: bool = False,
 ) -> TaskRows:
     """Examples of ``split`` (train, validation or test), at most ``max_rows`` of them in an order that ``seed`` fixes.
+
+    ``every_question``: where a generator can ask much about one context, all of it, and ``max_rows`` counts contexts. Rows from
+    elsewhere are as they are.
 
     Raises:
         DataError: the folder, a file, a field or a label is missing or wrong.
@@ -68,7 +77,7 @@ def read_task(
         if source.generated not in SCENES:
             raise UnknownNameError("tiny-world generator", source.generated, SCENES)
         count = max_rows or GENERATED_ROWS[split]
-        rows: list[Row] = [dict(row) for row in generate_rows(source.generated, split, count, seed)]
+        rows: list[Row] = [dict(row) for row in generate_rows(source.generated, split, count, seed, every_question=every_question)]
         examples = tuple(task.example(row, index, split) for index, row in enumerate(rows))
         return TaskRows(examples, split, True, f"tinyworld seed {seed}")
     numbered, label_names, revision, note = _split_rows(task, split, data_dir)

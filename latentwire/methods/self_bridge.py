@@ -7,7 +7,7 @@ from typing import Any
 
 from latentwire.methods.base import FitData, Parts
 from latentwire.methods.bridge import BridgeMethod
-from latentwire.models.sender import load_sender
+from latentwire.models.sender import as_layers, load_sender
 
 
 class SelfBridge(BridgeMethod):
@@ -28,7 +28,7 @@ class SelfBridge(BridgeMethod):
         own = data.config.receiver
         depth: int = self.parts.receiver.source.config.num_hidden_layers
         layer = data.config.sender.layer
-        layer = layer if layer is not None and layer <= depth else None
+        layer = layer if layer is not None and max(as_layers(layer)) <= depth else None
         self.sender = load_sender(own.model, layer=layer, revision=own.revision, device=data.device, dtype=own.dtype)
         settings = data.config.sender.model_copy(update={"model": own.model, "revision": own.revision, "layer": layer})
         return super().fit(replace(data, config=data.config.model_copy(update={"sender": settings})))

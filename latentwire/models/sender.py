@@ -25,6 +25,9 @@ from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.source import ModelSource, explained, resolve
 from latentwire.models.tokens import pad_right
 
+#: a hidden state, or several that are read side by side, from the lowest up
+Layer = int | tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class SenderStates:
@@ -42,7 +45,7 @@ class Sender:
         source: ModelSource,
         model: nn.Module,
         *,
-        layer: int,
+        layer: Layer,
         device: torch.device,
         dtype: torch.dtype,
         writer: Receiver | None = None,
@@ -52,7 +55,8 @@ class Sender:
         self.writer = writer
         self.prompter = Prompter(source, prompt_style)
         self.tokenizer = source.tokenizer
-        self.width: int = source.config.hidden_size
+        #: of all layers side by side
+        self.width: int = source.config.hidden_size * len(as_layers(layer))
         self.max_tokens: int = source.config.max_position_embeddings
 
     @property
@@ -73,14 +77,23 @@ class Sender:
         """
         encoded, skip = self.prompter.context_ids(contexts)
         ids, mask = pad_right(encoded, self.tokenizer.pad_token_id or 0, self.device)
-        output = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
-        return SenderStates(output.last_hidden_state[:, skip:], mask[:, skip:])
+        several = not isinstance(self.layer, int)
+        output = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=False, output_hidden_states=several)
+        states = output.last_hidden_state
+        if several:
+            states = torch.cat([output.hidden_states[layer] for layer in as_layers(self.layer)], dim=-1)
+        return SenderStates(states[:, skip:], mask[:, skip:])
+
+
+def as_layers(layer: Layer) -> tuple[int, ...]:
+    """The hidden states that are read, from the lowest up."""
+    return (layer,) if isinstance(layer, int) else layer
 
 
 def load_sender(
     name: str,
     *,
-    layer: int | None = None,
+    layer: Layer | None = None,
     full: bool = False,
     revision: str | None = None,
     device: str | None = None,
@@ -92,6 +105,7 @@ def load_sender(
     Args:
         name: embedded name, folder or Hub id.
         layer: 0 (embeddings) to the model's depth; the depth itself gives the last block's output before the final norm.
+            Several layers are read side by side.
         full: also load the upper blocks and the LM head, for senders that must write text; ``sender.writer`` then holds
             the whole model, which shares its lower blocks with the sender.
         dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 on accelerators, float32 on a CPU.
@@ -102,11 +116,10 @@ def load_sender(
     source = resolve(name, revision)
     depth: int = source.config.num_hidden_layers
     layer = depth // 2 if layer is None else layer
-    if not 0 <= layer <= depth:
-        raise UsageError(f"sender layer {layer} does not exist: {source.name!r} has blocks 1-{depth} (0 = embeddings)")
+    blocks = check_layer(layer, source.name, depth)
     if full:
         writer = load_receiver(name, revision=revision, device=device, dtype=dtype, prompt_style=prompt_style)
-        lower = freeze(_lower_blocks(writer.model.get_decoder(), layer))
+        lower = freeze(_lower_blocks(writer.model.get_decoder(), blocks))
         return Sender(
             source, lower, layer=layer, device=writer.device, dtype=writer.dtype, writer=writer, prompt_style=prompt_style
         )
@@ -114,14 +127,22 @@ def load_sender(
     chosen_dtype = pick_dtype(dtype, chosen_device)
     config = copy.deepcopy(source.config)
     if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layer]
-    config.num_hidden_layers = layer
+        config.layer_types = config.layer_types[:blocks]
+    config.num_hidden_layers = blocks
     with explained(source):
         model = AutoModel.from_pretrained(source.location, config=config, dtype=chosen_dtype, **source.load_arguments())
     model.norm = nn.Identity()
     return Sender(
         source, freeze(model).to(chosen_device), layer=layer, device=chosen_device, dtype=chosen_dtype, prompt_style=prompt_style
     )
+
+
+def check_layer(layer: Layer, name: str, depth: int) -> int:
+    """How many blocks of the named model must be loaded for these layers. Raises ``UsageError`` where one does not exist."""
+    for wanted in as_layers(layer):
+        if not 0 <= wanted <= depth:
+            raise UsageError(f"sender layer {wanted} does not exist: {name!r} has blocks 1-{depth} (0 = embeddings)")
+    return max(as_layers(layer))
 
 
 def _lower_blocks(decoder: nn.Module, layer: int) -> nn.Module:

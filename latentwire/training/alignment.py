@@ -1,9 +1,10 @@
 """Alignment: each soft token is drawn towards the receiver's own embeddings of the words that it stands for.
 
-Both tokenizers cut the same text, the sender into groups of one soft token each, the receiver mostly into more tokens. A plan puts
-every receiver token, in order, into one group at or near its place, so that groups that must hold several hold cheap ones (a full
-stop, an article) beside a dear one; a token is as dear as it is rare. The target of a group is the mean embedding of its tokens,
-weighted by how dear they are, at the scale of a soft token. No pass of the receiver is needed, so a step costs a tenth of another.
+The words are those of the sender's text, each near its own place, or those of its note, spread over the message from its
+beginning. A plan puts every receiver token, in order, into one soft token at or near its place, so that soft tokens that must hold
+several hold cheap ones (a full stop, an article) beside a dear one; a token is as dear as it is rare. The target of a soft token
+is the mean embedding of its tokens, weighted by how dear they are, at the scale of a soft token. No pass of the receiver is
+needed, so a step costs a tenth of another.
 
 Shapes: B rows, K soft tokens, T receiver tokens, D_r receiver width.
 """
@@ -14,13 +15,15 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from latentwire.bridges.base import Bridge
-from latentwire.errors import UsageError
+from latentwire.data.task import Example
+from latentwire.errors import DataError, UsageError
 from latentwire.models.receiver import Receiver, SoftTokens
 from latentwire.models.sender import Sender
 
@@ -29,6 +32,8 @@ SHIFT_COST, EMPTY_COST = 0.02, 0.01
 #: the commonest tokens cost next to nothing, and none is free
 FREE_NATS, LEAST_NATS = 1.5, 0.05
 MOST_COUNTED_TEXTS = 2_000
+#: soft tokens that a word of a note may be away from its place
+NOTE_SHIFT = 2
 
 
 @dataclass(frozen=True)
@@ -43,63 +48,90 @@ class Alignment:
     """The alignment loss between one sender and one receiver.
 
     Args:
-        bridge: one soft token for every R sender tokens, else there is nothing to align.
-        texts: what the receiver's tokens are counted on.
+        rows: what the receiver's tokens are counted on.
+        to: the words of the sender's ``text``, or those of the row's ``note``.
 
     Raises:
-        UsageError: the bridge sends a fixed number of soft tokens, or a tokenizer does not tell where its tokens stand.
+        UsageError: the bridge sends a fixed number of soft tokens and is to be aligned to the text, or a tokenizer does not tell
+            where its tokens stand.
     """
 
-    def __init__(self, sender: Sender, receiver: Receiver, bridge: Bridge, texts: Sequence[str]) -> None:
-        if bridge.config.sender_tokens_per_soft_token is None:
+    def __init__(
+        self, sender: Sender, receiver: Receiver, bridge: Bridge, rows: Sequence[Example], *, to: Literal["text", "note"] = "text"
+    ) -> None:
+        if to == "text" and bridge.config.sender_tokens_per_soft_token is None:
             raise UsageError(
-                f"bridge {bridge.config.name!r} sends {bridge.config.describe_rate()}, which stand for no words in particular, so "
-                "the objective 'align' does not fit; use note or text, or bridge.name=pooled"
+                f"bridge {bridge.config.name!r} sends {bridge.config.describe_rate()}, which stand for no words in particular; "
+                "where the task has notes set training.align_to=note, else use the objective text, or bridge.name=pooled"
             )
         for end in (sender, receiver):
             if not end.tokenizer.is_fast:
                 raise UsageError(f"the tokenizer of {end.source.name!r} does not tell where its tokens stand; leave out 'align'")
-        self.sender, self.receiver, self.bridge = sender, receiver, bridge
-        encoded = receiver.tokenizer(list(texts[:MOST_COUNTED_TEXTS]), add_special_tokens=False, verbose=False)["input_ids"]
+        self.sender, self.receiver, self.bridge, self.to = sender, receiver, bridge, to
+        said = [self._words(row) for row in rows[:MOST_COUNTED_TEXTS]]
+        encoded = receiver.tokenizer(said, add_special_tokens=False, verbose=False)["input_ids"]
         self._counts = Counter(token for ids in encoded for token in ids)
         self._total = max(1, self._counts.total())
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[tuple[str, str], Plan] = {}
 
-    def loss(self, texts: Sequence[str], soft: SoftTokens) -> Float[Tensor, ""]:
-        """Mean squared distance of the soft tokens from their targets over the mean square of the receiver's embeddings."""
+    def loss(self, rows: Sequence[Example], soft: SoftTokens) -> Float[Tensor, ""]:
+        """Mean squared distance of the soft tokens from their targets over the mean square of the receiver's embeddings.
+
+        Raises:
+            DataError: a row that is to be aligned to its note has none.
+        """
         table = self.receiver.embed.weight.detach().float()
         losses = []
-        for row, text in enumerate(texts):
-            plan = self.plan(text)
-            places = [place for place, group in enumerate(plan.groups) if group]
-            weights = torch.zeros(len(places), len(plan.tokens), device=table.device)
-            for line, place in enumerate(places):
-                for token in plan.groups[place]:
+        for place, (row, count) in enumerate(zip(rows, soft.tokens_per_row.tolist(), strict=True)):
+            plan = self.plan(row)
+            # another row's message, which the diagnostics compare with, may be shorter
+            taken = [number for number, group in enumerate(plan.groups[:count]) if group]
+            weights = torch.zeros(len(taken), len(plan.tokens), device=table.device)
+            for line, number in enumerate(taken):
+                for token in plan.groups[number]:
                     weights[line, token] = self.nats(plan.tokens[token])
             wanted = (weights / weights.sum(dim=1, keepdim=True)) @ table[torch.tensor(plan.tokens, device=table.device)]
             wanted = wanted * (self.receiver.embedding_rms * torch.rsqrt(wanted.pow(2).mean(dim=1, keepdim=True) + 1e-12))
-            losses.append((soft.vectors[row, places].float() - wanted).pow(2).mean())
+            losses.append((soft.vectors[place, taken].float() - wanted).pow(2).mean())
         return torch.stack(losses).mean() / self.receiver.embedding_rms**2
+
+    def _words(self, row: Example) -> str:
+        if self.to == "text":
+            return row.sender_prompt
+        if row.note is None:
+            raise DataError(f"task {row.task!r} has no notes, so training.align_to=note does not fit; use align_to=text")
+        return row.note
 
     def nats(self, token: int) -> float:
         """How dear a receiver token is: how rare it was among the counted texts."""
         rarity = -math.log((self._counts[token] + 0.5) / self._total)
         return max(LEAST_NATS, rarity - FREE_NATS)
 
-    def plan(self, text: str) -> Plan:
-        """The plan of one text; made once."""
-        if text not in self._plans:
-            theirs = self.sender.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            ours = self.receiver.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            size = self.bridge.config.sender_tokens_per_soft_token or 1
-            shared = overlap(theirs["offset_mapping"], ours["offset_mapping"])
-            # a token that stands for no character (a lone space) is where the one before it is
-            homes = [place // size for place in shared.argmax(dim=0).cummax(dim=0).values.tolist()]
-            tokens = tuple(ours["input_ids"])
-            back, ahead = self.bridge.config.sees_groups
-            groups = assign(homes, [self.nats(token) for token in tokens], groups=-(-len(shared) // size), back=back, ahead=ahead)
-            self._plans[text] = Plan(tokens, groups)
-        return self._plans[text]
+    def plan(self, row: Example) -> Plan:
+        """What the soft tokens of a row's own message stand for; made once."""
+        words = self._words(row)
+        key = (row.sender_prompt, words)
+        if key not in self._plans:
+            ours = self.receiver.tokenizer(words, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            theirs = self.sender.tokenizer(row.sender_prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            config, tokens = self.bridge.config, tuple(ours["input_ids"])
+            size = config.sender_tokens_per_soft_token
+            groups = config.fixed_soft_tokens or -(-len(theirs["input_ids"]) // (size or 1))
+            if self.to == "text":
+                shared = overlap(theirs["offset_mapping"], ours["offset_mapping"])
+                # a token that stands for no character (a lone space) is where the one before it is
+                homes = [place // (size or 1) for place in shared.argmax(dim=0).cummax(dim=0).values.tolist()]
+            else:
+                homes = spread(len(tokens), groups)
+            back, ahead = (self.to == "text" and config.sees_groups) or (NOTE_SHIFT, NOTE_SHIFT)
+            placed = assign(homes, [self.nats(token) for token in tokens], groups=groups, back=back, ahead=ahead)
+            self._plans[key] = Plan(tokens, placed)
+        return self._plans[key]
+
+
+def spread(tokens: int, groups: int) -> list[int]:
+    """Homes of tokens that may stand anywhere: one to a group as far as they go, else evenly."""
+    return list(range(tokens)) if tokens <= groups else [token * groups // tokens for token in range(tokens)]
 
 
 def assign(homes: Sequence[int], nats: Sequence[float], *, groups: int, back: int, ahead: int) -> tuple[tuple[int, ...], ...]:

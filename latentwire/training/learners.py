@@ -78,7 +78,7 @@ class BridgeLearner(Learner):
     def align_loss(self, rows: Sequence[Example], soft: SoftTokens) -> Tensor:
         if self.alignment is None:
             return super().align_loss(rows, soft)
-        return self.alignment.loss([row.sender_prompt for row in rows], soft)
+        return self.alignment.loss(rows, soft)
 
 
 def without_some(read: SenderStates, share: float) -> SenderStates:

@@ -11,10 +11,10 @@ from latentwire.bridges.base import BridgeEnds
 from latentwire.config import STAGE_ONE, ModelSettings, RunConfig
 from latentwire.data.readers import GENERATED_ROWS
 from latentwire.data.task import load_task
-from latentwire.errors import UsageError
 from latentwire.messages.precision import bytes_per_token, wire_format
 from latentwire.models.costs import causal_lm_params, sender_params
 from latentwire.models.device import pick_device, pick_dtype
+from latentwire.models.sender import Layer, as_layers, check_layer
 from latentwire.models.source import resolve
 
 
@@ -28,7 +28,8 @@ class RunPlan:
     train_rows_per_task: str
     validation_rows_per_task: str
     sender: str
-    sender_layer: int
+    sender_layer: Layer
+    sender_blocks: int
     receiver: str
     bridge: str
     message: str
@@ -53,9 +54,17 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
     for name in () if is_stage_one else config.task:
         load_task(name, config.variant)
     sender, receiver = (resolve(item.model, item.revision) for item in (config.sender, config.receiver))
-    layer = pick_layer(config, sender.config.num_hidden_layers)
+    depth = sender.config.num_hidden_layers
+    layer = depth // 2 if config.sender.layer is None else config.sender.layer
+    blocks = check_layer(layer, config.sender.model, depth)
     bridge = bridge_config(config.bridge)
-    ends = BridgeEnds(sender_width=sender.config.hidden_size, receiver_width=receiver.config.hidden_size, receiver_rms=1.0)
+    layers = len(as_layers(layer))
+    ends = BridgeEnds(
+        sender_width=sender.config.hidden_size * layers,
+        sender_layers=layers,
+        receiver_width=receiver.config.hidden_size,
+        receiver_rms=1.0,
+    )
     params = bridge.num_params(ends)
 
     def weight_bytes(item: ModelSettings, count: int) -> int:
@@ -72,12 +81,13 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
         ),
         sender=sender.name,
         sender_layer=layer,
+        sender_blocks=blocks,
         receiver=receiver.name,
         bridge=f"{bridge.name}, {bridge.describe_rate()}",
         message=_message(config, receiver.config.hidden_size, pick_dtype(config.receiver.dtype, chosen_device)),
         device=str(chosen_device),
         trainable_params=params,
-        sender_memory_bytes=weight_bytes(config.sender, sender_params(sender, layer)),
+        sender_memory_bytes=weight_bytes(config.sender, sender_params(sender, blocks)),
         receiver_memory_bytes=weight_bytes(config.receiver, causal_lm_params(receiver)),
         # weights, gradients and two moments in float32
         bridge_training_memory_bytes=16 * params,
@@ -93,14 +103,6 @@ def _message(config: RunConfig, width: int, dtype: torch.dtype) -> str:
     """How messages cross, and what one soft token of them weighs."""
     size = bytes_per_token(wire_format(config.message.precision, dtype), width)
     return f"{config.message.describe()}, {size:,} bytes per soft token"
-
-
-def pick_layer(config: RunConfig, depth: int) -> int:
-    """The sender layer of the run: as configured, else half of the depth."""
-    layer = depth // 2 if config.sender.layer is None else config.sender.layer
-    if layer > depth:
-        raise UsageError(f"sender layer {layer} does not exist: {config.sender.model!r} has blocks 1-{depth} (0 = embeddings)")
-    return layer
 
 
 def _rows(config: RunConfig, split: str, wanted: int | None) -> str:

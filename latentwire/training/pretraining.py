@@ -15,13 +15,14 @@ from pathlib import Path
 from random import Random
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from latentwire.bridges.base import Bridge
 from latentwire.config import PretrainingSettings, RunConfig
 from latentwire.data.plain_text import PlainText
 from latentwire.data.task import Example
 from latentwire.data.tinyworld.lessons import END, Document, draw_lesson
+from latentwire.data.tinyworld.lexicon import MIXED, SEEN
 from latentwire.data.tinyworld.rows import draw_scene
 from latentwire.data.tinyworld.scenes import SCENES
 from latentwire.models.chat import Prompter
@@ -39,6 +40,8 @@ WRITTEN = ("repeat", "go_on", "note")
 #: documents of the tiny world whose later lines are asked of their first one
 ASKED_LESSONS = {"continue": 1, "look_up": 1, "complete": 1, "attributes": 1, "things": 1}
 CHARACTERS_PER_TOKEN = 5
+#: scenes with names and places of no class, so that a name is any word in its place
+MIXED_SHARE = 0.5
 
 
 def prepare_texts(config: RunConfig, sender: Sender, receiver: Receiver, bridge: Bridge, team: Team, say: Say) -> Prepared:
@@ -49,8 +52,7 @@ def prepare_texts(config: RunConfig, sender: Sender, receiver: Receiver, bridge:
     train = TextBundles(writer, training.steps * training.batch_size, config.seed, training.questions_per_message)
     held_out = TextBundles(writer, settings.validation_rows, config.seed, 1, held_out=True)
     validation = [held_out[index][0] for index in range(len(held_out))]
-    aligns = training.terms.align or training.first_stage.objective == "align"
-    counted = [train[index][0].sender_prompt for index in range(min(len(train), MOST_COUNTED_TEXTS))]
+    counted = [train[index][0] for index in range(min(len(train), MOST_COUNTED_TEXTS))]
     learner = PretrainingLearner(
         bridge,
         receiver,
@@ -58,7 +60,7 @@ def prepare_texts(config: RunConfig, sender: Sender, receiver: Receiver, bridge:
         control_tokens=settings.control_tokens,
         seed=config.seed,
         token_dropout=training.token_dropout,
-        alignment=Alignment(sender, receiver, bridge, counted) if aligns else None,
+        alignment=Alignment(sender, receiver, bridge, counted, to=training.align_to) if training.aligns else None,
     )
     say(f"stage one: texts from {', '.join(settings.texts)}, {len(train):,} messages")
     return Prepared(learner, train, validation, dict.fromkeys(settings.texts, ""))
@@ -95,6 +97,11 @@ class PretrainingLearner(BridgeLearner):
         wanted = (lessons >= 0)[:, None].expand(-1, control.shape[1])
         return replace(message, vectors=torch.cat([message.vectors, control], dim=1), mask=torch.cat([message.mask, wanted], dim=1))
 
+    def align_loss(self, rows: Sequence[Example], soft: SoftTokens) -> Tensor:
+        """That of the messages without their control tokens."""
+        message = soft.vectors.shape[1] - self.control_embeddings.shape[1]
+        return super().align_loss(rows, replace(soft, vectors=soft.vectors[:, :message], mask=soft.mask[:, :message]))
+
 
 class TextWriter:
     """Draws bundles of rows: a text for the sender, and what the receiver is to make of its message."""
@@ -113,10 +120,13 @@ class TextWriter:
             return [self._of_text(rng, row_id, self.plain[source], lesson, held_out=held_out)]
         if lesson == "go_on":
             return _asked(draw_lesson(rng, ASKED_LESSONS), row_id, rng, questions)
-        scene, _ = draw_scene(rng, rng.choice(tuple(SCENES)), "validation" if held_out else "train")
-        text = scene.text if lesson == "note" or rng.random() < 0.5 else draw_lesson(rng, ASKED_LESSONS)[0][0]
-        text = self.sender.first(text, self.settings.context_tokens)
-        return [_row(row_id, text, lesson, scene.note if lesson == "note" else self._cut(text))]
+        words = MIXED if rng.random() < MIXED_SHARE else SEEN
+        scene, _ = draw_scene(rng, rng.choice(tuple(SCENES)), "validation" if held_out else "train", words=words)
+        if lesson == "note" or rng.random() < 0.5:
+            text = self.sender.first(scene.text, self.settings.context_tokens)
+            return [_row(row_id, text, lesson, scene.note if lesson == "note" else self._cut(text), note=scene.note)]
+        text = self.sender.first(draw_lesson(rng, ASKED_LESSONS)[0][0], self.settings.context_tokens)
+        return [_row(row_id, text, lesson, self._cut(text))]
 
     def _of_text(self, rng: Random, row_id: str, plain: PlainText, lesson: str, *, held_out: bool) -> Example:
         settings = self.settings
@@ -164,7 +174,8 @@ def _asked(document: Document, row_id: str, rng: Random, questions: int) -> list
     ]
 
 
-def _row(row_id: str, text: str, lesson: str, target: str, *, after: str = "") -> Example:
+def _row(row_id: str, text: str, lesson: str, target: str, *, after: str = "", note: str | None = None) -> Example:
+    """A row; a text of which there is no shorter note is its own."""
     return Example(
         id=row_id,
         task="stage one",
@@ -178,4 +189,5 @@ def _row(row_id: str, text: str, lesson: str, target: str, *, after: str = "") -
         sender_sees="a text",
         receiver_sees="nothing",
         field=lesson,
+        note=note or text,
     )

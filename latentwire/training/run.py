@@ -30,7 +30,7 @@ from latentwire.files import file_digest, read_json, write_json
 from latentwire.models.chat import Prompter
 from latentwire.models.device import hardware_summary
 from latentwire.models.receiver import Receiver, load_receiver
-from latentwire.models.sender import Sender, load_sender
+from latentwire.models.sender import Sender, as_layers, load_sender
 from latentwire.models.source import resolve
 from latentwire.provenance import git_state, versions
 from latentwire.training.alignment import Alignment
@@ -197,13 +197,12 @@ def prepare_tasks(
     texts = [row.sender_prompt for row in (*train, *validation)]
     cache = _filled_cache(config, sender, texts, team, cache_folder, say)
     settings = config.training
-    aligns = settings.terms.align or settings.first_stage.objective == "align"
     learner = BridgeLearner(
         bridge,
         receiver,
         cache.states,
         token_dropout=settings.token_dropout,
-        alignment=Alignment(sender, receiver, bridge, texts) if aligns else None,
+        alignment=Alignment(sender, receiver, bridge, train, to=settings.align_to) if settings.aligns else None,
     )
     return Prepared(learner, RowBundles(train, settings.questions_per_message), validation, revisions, portraits)
 
@@ -259,7 +258,12 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
         MismatchError: ``bridge.init`` is a bridge of another shape or pair.
     """
     torch.manual_seed(config.seed)
-    ends = BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)
+    ends = BridgeEnds(
+        sender_width=sender.width,
+        sender_layers=len(as_layers(sender.layer)),
+        receiver_width=receiver.width,
+        receiver_rms=receiver.embedding_rms,
+    )
     settings = bridge_config(config.bridge)
     bridge = settings.build(ends)
     bridge.pair = BridgePair(
@@ -309,7 +313,8 @@ def _read_rows(
     for name in config.task:
         task = load_task(name, config.variant)
         for split, most in (("train", data.train_rows), ("validation", data.validation_rows)):
-            whole = read_task(task, split, data_dir=data.data_dir, max_rows=most)
+            together = split == "train" and config.training.questions_per_message > 1
+            whole = read_task(task, split, data_dir=data.data_dir, max_rows=most, every_question=together)
             rows = fit_rows(task, whole, sender=sender.prompter, receiver=receiver.prompter)
             portraits.append(portrait(task, split, whole, rows, reader=receiver.prompter))
             read[split] += rows.examples

@@ -14,7 +14,7 @@ from latentwire.bridges.base import Bridge, BridgeConfig, BridgeEnds, BridgePair
 from latentwire.errors import ArtefactError, ConfigError, MismatchError, UnknownNameError
 from latentwire.models.sender import SenderStates
 
-ENDS = BridgeEnds(sender_width=24, receiver_width=40, receiver_rms=0.37)
+ENDS = BridgeEnds(sender_width=24, sender_layers=3, receiver_width=40, receiver_rms=0.37)
 LENGTHS = (9, 1, 4)
 pytestmark = pytest.mark.parametrize("name", BRIDGES)
 
@@ -182,7 +182,7 @@ def without_ends(path: Path) -> None:
 
 def other_width(path: Path) -> None:
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "ends": {**content["ends"], "sender_width": 25}}))
+    path.write_text(json.dumps({**content, "ends": {**content["ends"], "sender_width": 27}}))
 
 
 @pytest.mark.parametrize(

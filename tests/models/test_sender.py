@@ -49,6 +49,17 @@ def test_states_are_bit_equal_to_the_whole_model(family_folder: dict[str, str], 
     assert torch.equal(read.states[mask], expected[layer][mask])
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["truncated", "full"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_several_layers_are_those_of_the_whole_model_side_by_side(family_folder: dict[str, str], family: str, full: bool) -> None:
+    expected, mask = reference_states(family_folder[family])
+    layers = (0, 1, DEPTH)
+    sender = load_sender(family_folder[family], layer=layers, full=full)
+    assert sender.width == len(layers) * WIDTH
+    read = sender.read(CONTEXTS)
+    assert torch.equal(read.states[mask], torch.cat([expected[layer][mask] for layer in layers], dim=-1))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_upper_blocks_and_head_are_not_loaded(family_folder: dict[str, str], family: str) -> None:
     from transformers import AutoModelForCausalLM

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from latentwire.bridges.base import BridgeEnds
+from latentwire.bridges.perceiver import PerceiverConfig
 from latentwire.bridges.pooled import PooledConfig
-from latentwire.models.receiver import load_receiver
-from latentwire.models.sender import load_sender
-from latentwire.training.alignment import Alignment, assign, overlap
+from latentwire.data.readers import read_task
+from latentwire.data.task import Example, load_task
+from latentwire.errors import DataError, UsageError
+from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.models.sender import Sender, load_sender
+from latentwire.training.alignment import Alignment, assign, overlap, spread
 
 
 def test_spans_share_the_characters_they_have_in_common() -> None:
@@ -31,12 +39,63 @@ def test_every_token_is_placed_once_in_order_and_within_sight(homes: list[int], 
     assert all(-ahead <= group - homes[token] <= back for group, tokens in enumerate(placed) for token in tokens)
 
 
-def test_plans_of_the_embedded_pair_name_every_receiver_token_once() -> None:
+@pytest.fixture(scope="module")
+def ends() -> tuple[Sender, Receiver, BridgeEnds]:
     sender, receiver = load_sender("nano-llama", layer=1, device="cpu"), load_receiver("nano-mistral", device="cpu")
-    ends = BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)
-    text = "In Torbon, Mareth has 27 hammers."
-    for rate in (1, 2, 4):
-        bridge = PooledConfig(tokens_per_soft_token=rate, look_ahead=1).build(ends)
-        plan = Alignment(sender, receiver, bridge, [text]).plan(text)
-        assert [token for group in plan.groups for token in group] == list(range(len(plan.tokens)))
-        assert len(plan.groups) == bridge(sender.read([text])).vectors.shape[1]
+    return (
+        sender,
+        receiver,
+        BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms),
+    )
+
+
+def record() -> Example:
+    return read_task(load_task("tinyworld_record1"), "train", max_rows=1).examples[0]
+
+
+@pytest.mark.parametrize("rate", [1, 2, 4])
+def test_plans_of_the_embedded_pair_name_every_receiver_token_once(ends: tuple[Sender, Receiver, BridgeEnds], rate: int) -> None:
+    sender, receiver, widths = ends
+    row = record()
+    bridge = PooledConfig(tokens_per_soft_token=rate, look_ahead=1).build(widths)
+    soft = bridge(sender.read([row.sender_prompt]))
+    plan = Alignment(sender, receiver, bridge, [row]).plan(row)
+    assert [token for group in plan.groups for token in group] == list(range(len(plan.tokens)))
+    assert len(plan.groups) == soft.vectors.shape[1]
+
+
+def test_a_fixed_number_of_soft_tokens_stands_for_the_words_of_the_note(ends: tuple[Sender, Receiver, BridgeEnds]) -> None:
+    sender, receiver, widths = ends
+    row = record()
+    bridge = PerceiverConfig(soft_tokens=8).build(widths)
+    with pytest.raises(UsageError, match=r"training\.align_to=note"):
+        Alignment(sender, receiver, bridge, [row])
+    alignment = Alignment(sender, receiver, bridge, [row], to="note")
+    plan = alignment.plan(row)
+    assert receiver.tokenizer.decode([plan.tokens[token] for group in plan.groups for token in group]).strip() == row.note
+    with pytest.raises(DataError, match="has no notes"):
+        alignment.loss([replace(row, note=None)], bridge(sender.read([row.sender_prompt])))
+
+
+def test_soft_tokens_that_are_the_embeddings_of_the_words_cost_nothing(ends: tuple[Sender, Receiver, BridgeEnds]) -> None:
+    sender, receiver, widths = ends
+    row = record()
+    alignment = Alignment(sender, receiver, PerceiverConfig(soft_tokens=12).build(widths), [row], to="note")
+    tokens = list(alignment.plan(row).tokens)
+    vectors = torch.zeros(1, 12, receiver.width)
+    own = receiver.embed.weight.detach()[tokens]
+    vectors[0, : len(tokens)] = own * receiver.embedding_rms / own.pow(2).mean(-1, keepdim=True).sqrt()
+    mask = torch.ones(1, 12, dtype=torch.bool)
+    assert alignment.loss([row], SoftTokens(vectors, mask)).item() < 1e-9
+    assert alignment.loss([row], SoftTokens(vectors.roll(1, 1), mask)).item() > 0.5
+
+
+@given(st.integers(1, 40), st.integers(1, 20))
+def test_words_of_a_note_are_spread_in_order_over_the_message(tokens: int, groups: int) -> None:
+    homes = spread(tokens, groups)
+    assert homes == sorted(homes)
+    assert len(homes) == tokens
+    assert max(homes) < groups
+    assert tokens < groups or set(homes) == set(range(groups))
+    placed = assign(homes, [1.0] * tokens, groups=groups, back=2, ahead=2)
+    assert [token for group in placed for token in group] == list(range(tokens))

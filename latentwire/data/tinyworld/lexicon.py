@@ -61,4 +61,10 @@ def _part(words: tuple[str, ...], kind: str, held_out: bool) -> tuple[str, ...]:
 
 
 SEEN = Lexicon(_part(_NAMES, "name", False), _part(_PLACES, "place", False), held_out=False)
+#: names and places of no class: stems of one with endings of the other, for lessons in words as such
+MIXED = Lexicon(
+    tuple(word for stem in NAME_STEMS for ending in PLACE_ENDINGS if (word := stem + ending) not in {*_NAMES, *_PLACES}),
+    tuple(word for stem in PLACE_STEMS for ending in NAME_ENDINGS if (word := stem + ending) not in {*_NAMES, *_PLACES}),
+    held_out=False,
+)
 HELD_OUT = Lexicon(_part(_NAMES, "name", True), _part(_PLACES, "place", True), held_out=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import TypedDict
 
-from latentwire.data.tinyworld.lexicon import HELD_OUT, SEEN
+from latentwire.data.tinyworld.lexicon import HELD_OUT, SEEN, Lexicon
 from latentwire.data.tinyworld.scenes import SCENES, Scene
 from latentwire.seeding import stable_hash
 
@@ -40,10 +40,10 @@ def split_of(key: str) -> str:
     return "train" if bucket < 8 else SPLITS[bucket - 7]
 
 
-def draw_scene(rng: Random, kind: str, split: str) -> tuple[Scene, bool]:
-    """The next scene of ``kind`` that belongs to ``split``, and whether it shows held-out words."""
+def draw_scene(rng: Random, kind: str, split: str, *, words: Lexicon = SEEN) -> tuple[Scene, bool]:
+    """The next scene of ``kind`` that belongs to ``split``, and whether it shows held-out words; else it has those of ``words``."""
     held_out = split != "train" and rng.random() < HELD_OUT_SHARE
-    lexicon = HELD_OUT if held_out else SEEN
+    lexicon = HELD_OUT if held_out else words
     while True:
         scene = SCENES[kind](rng, lexicon)
         if split_of(scene.key) == split:
@@ -56,23 +56,25 @@ def shows_held_out_words(scene: Scene) -> bool:
     return scene.questions[0].field == "code" or not words.isdisjoint({*HELD_OUT.names, *HELD_OUT.places})
 
 
-def generate_rows(kind: str, split: str, n: int, seed: int = 0) -> Iterator[TinyWorldRow]:
-    """``n`` rows of ``kind`` (a key of ``SCENES``). Row i depends on (kind, split, seed, i) alone.
+def generate_rows(kind: str, split: str, n: int, seed: int = 0, *, every_question: bool = False) -> Iterator[TinyWorldRow]:
+    """``n`` rows of ``kind`` (a key of ``SCENES``), or all rows of ``n`` contexts with ``every_question``.
 
-    ``bits`` is the information content of the whole context, ``chance`` the accuracy of a blind guess at the answer.
+    Context i depends on (kind, split, seed, i) alone. ``bits`` is the information content of the whole context, ``chance`` the
+    accuracy of a blind guess at the answer.
     """
     for index in range(n):
         rng = Random(stable_hash(f"{kind}:{split}:{seed}:{index}"))
         scene, held_out = draw_scene(rng, kind, split)
-        question = scene.questions[int(rng.random() * len(scene.questions))]
-        yield TinyWorldRow(
-            id=f"{kind}-{split}-{seed}-{index}",
-            context=scene.text,
-            question=question.text,
-            answer=question.answer,
-            field=question.field,
-            note=scene.note,
-            held_out=held_out,
-            bits=round(scene.bits, 3),
-            chance=1.0 / question.choices,
-        )
+        asked = scene.questions if every_question else (scene.questions[int(rng.random() * len(scene.questions))],)
+        for number, question in enumerate(asked):
+            yield TinyWorldRow(
+                id=f"{kind}-{split}-{seed}-{index}" + (f".{number}" if every_question else ""),
+                context=scene.text,
+                question=question.text,
+                answer=question.answer,
+                field=question.field,
+                note=scene.note,
+                held_out=held_out,
+                bits=round(scene.bits, 3),
+                chance=1.0 / question.choices,
+            )
