@@ -44,6 +44,24 @@ class Message:
         """The messages of a delivery."""
         return Message(delivery.soft, list(delivery.packed), list(delivery.verbatim), list(delivery.message_bytes), delivery.form)
 
+    @staticmethod
+    def joined(messages: Sequence[Message]) -> Message:
+        """The messages of several senders to one receiver as one, in this order. They weigh what they weighed apart.
+
+        Raises:
+            UsageError: there is none. MismatchError: they are for different numbers of rows or receivers of different widths.
+        """
+        if not messages:
+            raise UsageError("joined takes at least one message, for example Message.joined([wire.send(a), other.send(b)])")
+        soft = SoftTokens.joined([message.soft for message in messages])
+        return Message(
+            soft,
+            [b"".join(parts) for parts in zip(*(message.packed for message in messages), strict=True)],
+            list(soft.verbatim) or [""] * len(soft.vectors),
+            [sum(parts) for parts in zip(*(message.message_bytes for message in messages), strict=True)],
+            "+".join(dict.fromkeys(message.precision for message in messages)),
+        )
+
     def __len__(self) -> int:
         return len(self.soft.vectors)
 

@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from latentwire.cli import (
+    bridges,
     cache,
     capacity,
     compare,
@@ -49,6 +50,7 @@ app.command("compare")(compare.compare)
 app.command("capacity")(capacity.capacity)
 app.command("explain")(explain.explain)
 app.command("preflight")(preflight.preflight)
+app.command("bridges")(bridges.bridges)
 app.command("methods")(methods.methods)
 app.command("table")(table.table)
 app.command("send")(send.send)

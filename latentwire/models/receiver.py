@@ -48,6 +48,24 @@ class SoftTokens:
         chosen = self.verbatim[rows] if isinstance(rows, slice) else [self.verbatim[row] for row in rows.tolist() if self.verbatim]
         return SoftTokens(self.vectors[rows], self.mask[rows], tuple(chosen))
 
+    @staticmethod
+    def joined(messages: Sequence[SoftTokens]) -> SoftTokens:
+        """Messages of several senders as one, end to end in this order; their verbatim texts stand behind all soft tokens.
+
+        Raises:
+            MismatchError: they are for different numbers of rows, or for receivers of different widths.
+        """
+        rows, widths = {len(item.mask) for item in messages}, {item.vectors.shape[-1] for item in messages}
+        for what, sizes in (("rows", rows), ("width", widths)):
+            if len(sizes) > 1:
+                raise MismatchError(f"messages that differ in {what} ({', '.join(map(str, sorted(sizes)))}) cannot be joined")
+        verbatim: tuple[str, ...] = ()
+        if any(item.verbatim for item in messages):
+            texts = [item.verbatim or ("",) * len(item.mask) for item in messages]
+            verbatim = tuple(" ".join(filter(None, parts)) for parts in zip(*texts, strict=True))
+        vectors, mask = torch.cat([item.vectors for item in messages], 1), torch.cat([item.mask for item in messages], 1)
+        return SoftTokens(vectors, mask, verbatim)
+
     def shifted(self) -> SoftTokens:
         """Every row with the message of the row before it."""
         return self[torch.arange(len(self.vectors), device=self.mask.device).roll(1)]

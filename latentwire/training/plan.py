@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from latentwire.bridges import bridge_config
+from latentwire.bridges import BRIDGES, bridge_config
 from latentwire.bridges.base import BridgeEnds
+from latentwire.bridges.costs import BridgeCosts, bridge_costs
 from latentwire.config import STAGE_ONE, ModelSettings, RunConfig
 from latentwire.data.readers import GENERATED_ROWS
 from latentwire.data.task import load_task
@@ -15,7 +16,7 @@ from latentwire.messages.precision import bytes_per_token, wire_format
 from latentwire.models.costs import causal_lm_params, sender_params
 from latentwire.models.device import pick_device, pick_dtype
 from latentwire.models.sender import Layer, as_layers, check_layer
-from latentwire.models.source import resolve
+from latentwire.models.source import ModelSource, resolve
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,7 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
     layer = depth // 2 if config.sender.layer is None else config.sender.layer
     blocks = check_layer(layer, config.sender.model, depth)
     bridge = bridge_config(config.bridge)
-    layers = len(as_layers(layer))
-    ends = BridgeEnds(
-        sender_width=sender.config.hidden_size * layers,
-        sender_layers=layers,
-        receiver_width=receiver.config.hidden_size,
-        receiver_rms=1.0,
-    )
+    ends = _ends(sender, receiver, layer)
     params = bridge.num_params(ends)
 
     def weight_bytes(item: ModelSettings, count: int) -> int:
@@ -96,6 +91,49 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
         artefact_disk_bytes=4 * params,
         steps=training.steps,
         rows_seen=training.steps * training.batch_size,
+    )
+
+
+@dataclass(frozen=True)
+class CostCard:
+    """One bridge between the pair of a config."""
+
+    name: str
+    what: str
+    costs: BridgeCosts
+    message_bytes: int
+    precision: str
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def cost_cards(config: RunConfig, *, context_tokens: int) -> list[CostCard]:
+    """The cards of all bridges with their default settings, and of the config's own with its settings."""
+    sender, receiver = (resolve(item.model, item.revision) for item in (config.sender, config.receiver))
+    depth = sender.config.num_hidden_layers
+    layer = depth // 2 if config.sender.layer is None else config.sender.layer
+    check_layer(layer, config.sender.model, depth)
+    form = wire_format(config.message.precision, pick_dtype(config.receiver.dtype, pick_device(None)))
+    token_bytes = bytes_per_token(form, receiver.config.hidden_size)
+    cards = []
+    for name in BRIDGES:
+        bridge = bridge_config(config.bridge if name == config.bridge.get("name") else {"name": name})
+        # what mixes layers is counted with all that a sender of this depth reads
+        read = tuple(range(max(as_layers(layer)) + 1)) if bridge.mixes_layers and isinstance(layer, int) else layer
+        costs = bridge_costs(bridge, _ends(sender, receiver, read), context_tokens=context_tokens)
+        cards.append(CostCard(name, bridge.describe_rate(), costs, costs.soft_tokens * token_bytes, form))
+    return cards
+
+
+def _ends(sender: ModelSource, receiver: ModelSource, layer: Layer) -> BridgeEnds:
+    """The widths of a pair that is not loaded; the scale of the receiver's embeddings stays open."""
+    layers = len(as_layers(layer))
+    return BridgeEnds(
+        sender_width=sender.config.hidden_size * layers,
+        sender_layers=layers,
+        receiver_width=receiver.config.hidden_size,
+        receiver_rms=1.0,
     )
 
 
