@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from latentwire.cli import (
+    ablate,
     bridges,
     cache,
     capacity,
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("pretrain-bridge")(pretrain.pretrain_bridge)
+app.command("ablate")(ablate.ablate)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("capacity")(capacity.capacity)

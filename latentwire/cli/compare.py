@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from latentwire.cli.console import emit_json, progress, say, stop_on_signals
+from latentwire.cli.console import emit_json, listed, parse_seeds, progress, say, stop_on_signals
 from latentwire.cli.evaluate import check_results
 from latentwire.errors import UsageError
 
@@ -50,9 +50,9 @@ def compare(
     run_config = load_config(config, overrides or [])
     run_comparison(
         run_config,
-        tasks=_listed(tasks) or list(run_config.task),
-        methods=_listed(methods),
-        seeds=_seeds(seeds) or [run_config.seed],
+        tasks=listed(tasks) or list(run_config.task),
+        methods=listed(methods),
+        seeds=parse_seeds(seeds) or [run_config.seed],
         folder=out or Path("runs") / f"compare-{config.stem}",
         settings=method_settings(method_overrides or []),
         max_rows=max_samples,
@@ -135,14 +135,3 @@ def method_settings(overrides: Sequence[str]) -> MethodSettings:
             raise UsageError(f"--method_set {override!r} does not fit; write name=value, for example shots=3")
         values[name.strip()] = yaml.safe_load(text)
     return validated(MethodSettings, values, where="--method_set")
-
-
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-def _seeds(text: str | None) -> list[int]:
-    parts = _listed(text)
-    if any(not part.isdigit() for part in parts):
-        raise UsageError(f"--seeds {text!r} does not fit; write numbers with commas, for example 42,123,456")
-    return [int(part) for part in parts]

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from latentwire.errors import UsageError
+
 
 def say(line: str) -> None:
     """A line for people; results go to stdout, everything else to stderr."""
@@ -115,3 +117,16 @@ def gib(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} B"
+
+
+def listed(text: str | None) -> list[str]:
+    """The parts of a comma-separated option, none where it is not given."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def parse_seeds(text: str | None) -> list[int]:
+    """Seeds from a comma-separated option. Raises ``UsageError`` where one is no number."""
+    parts = listed(text)
+    if any(not part.isdigit() for part in parts):
+        raise UsageError(f"--seeds {text!r} does not fit; write numbers with commas, for example 42,123,456")
+    return [int(part) for part in parts]

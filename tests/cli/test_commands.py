@@ -171,3 +171,49 @@ def test_a_signal_saves_and_resume_ends_with_the_same_bytes(name: signal.Signals
     assert main(["train", NANO, *steps, *whole]) == 0
     digests = [file_digest(tmp_path / run / "bridge" / "model.safetensors") for run in ("parts", "whole")]
     assert digests[0] == digests[1]
+
+
+def test_an_ablation_compares_on_validation_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["ablate", NANO, *SMALL, "--vary", "bridge.look_back=0", "--seeds", "1,2", "--out", str(tmp_path), "--json"]
+    assert main(command) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert [row["variation"] for row in first] == ["base", "bridge.look_back=0"]
+    assert all(len(row["by_seed"]) == 2 for row in first)
+    assert main(command) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out) == first == json.loads((tmp_path / "ablation.json").read_text())["rows"]
+    assert output.err.count("already holds this trained bridge") == 4
+
+
+def test_bridges_are_listed_with_their_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    from latentwire.bridges import BRIDGES
+
+    assert main(["bridges", NANO, "--context_tokens", "20", "--set", "bridge.hidden_size=64", "--json"]) == 0
+    cards = {card["name"]: card for card in json.loads(capsys.readouterr().out)}
+    assert set(cards) == set(BRIDGES)
+    assert cards["pooled"]["costs"]["soft_tokens"] == 20
+    assert cards["pooled"]["message_bytes"] == 20 * 160 * 4
+    assert main(["bridges", NANO]) == 0
+    assert "one soft token per 2 sender tokens" in capsys.readouterr().out
+
+
+def test_both_directions_are_a_swap_of_names(tmp_path: Path) -> None:
+    swapped = ["--set", "sender.model=nano-mistral", "--set", "receiver.model=nano-llama", "--set", f"output_dir={tmp_path}"]
+    assert main(["train", NANO, *SMALL, *swapped]) == 0
+    pair = json.loads((tmp_path / "bridge" / "config.json").read_text())["pair"]
+    assert [pair["sender"]["name"], pair["receiver"]["name"]] == ["nano-mistral@2", "nano-llama@1"]
+    assert main(["eval", str(tmp_path), "--method", "bridge", "--max_samples", "8"]) in (0, 3)
+
+
+def test_several_layers_reach_the_bridge_that_mixes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixing = ["--set", "bridge.name=multi_layer", "--set", f"output_dir={tmp_path}"]
+    assert main(["train", NANO, *SMALL, *mixing]) == 2
+    assert "mixes several sender layers" in capsys.readouterr().err
+    assert main(["train", NANO, *SMALL, *mixing, "--set", "sender.layer=[0,2]"]) == 0
+    from latentwire import Telepathy
+
+    wire = Telepathy.from_pretrained(tmp_path / "bridge")
+    assert wire.sender.layer == (0, 2)
+    assert wire.send(["Maria left 47 apples in Lisbon."]).soft_tokens[0] > 3
+    assert main(["train", NANO, *SMALL, *mixing, "--set", "sender.layer=[2,0]"]) == 2
+    assert "from the lowest up" in capsys.readouterr().err
