@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 if TYPE_CHECKING:
+    from latentwire.telepathy import Message as Message
     from latentwire.telepathy import Telepathy as Telepathy
 
 __version__ = "0.1.0"
-__all__ = ["Telepathy", "__version__"]
+__all__ = ["Message", "Telepathy", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Telepathy":
-        from latentwire.telepathy import Telepathy
+    if name in ("Message", "Telepathy"):
+        from latentwire import telepathy
 
-        return Telepathy
+        return getattr(telepathy, name)
     raise AttributeError(f"module 'latentwire' has no attribute {name!r}")
