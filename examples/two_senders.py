@@ -43,7 +43,8 @@ def main() -> None:
         questions = [str(row.row["question"]) for row in part]
         for name, message in zip(right, (Message.joined([left, rest]), left, rest), strict=True):
             answers = first.ask(message, questions, max_new_tokens=task.config.max_new_tokens)
-            right[name] += sum(int(final_answer(Prediction(answer, None, None, 0, 0), row)) for answer, row in zip(answers, part, strict=True))
+            predictions = [Prediction(answer, None, None, 0, 0) for answer in answers]
+            right[name] += sum(int(final_answer(found, row)) for found, row in zip(predictions, part, strict=True))
     for name, count in right.items():
         low, high = wilson_interval(count, len(rows))
         print(f"{name}: {count / len(rows):.1%} ({100 * low:.1f}–{100 * high:.1f}), n = {len(rows):,}")

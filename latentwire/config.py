@@ -124,6 +124,7 @@ class PretrainingSettings(Schema):
     """Stage one (``latentwire pretrain-bridge``): a pair's bridge learns to carry general text, before any task."""
 
     texts: tuple[str, ...] = Field(("tinyworld",), min_length=1, description="tinyworld, text files, or folders of .txt files")
+    scenes: tuple[str, ...] | None = Field(None, min_length=1, description="kinds of tiny-world scenes; default: all")
     lessons: Lessons = Lessons()
     context_tokens: int = Field(96, ge=4, description="sender tokens of a text at most")
     target_tokens: int = Field(64, ge=2, description="receiver tokens that are written at most")

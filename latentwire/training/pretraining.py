@@ -25,6 +25,7 @@ from latentwire.data.tinyworld.lessons import END, Document, draw_lesson
 from latentwire.data.tinyworld.lexicon import MIXED, SEEN
 from latentwire.data.tinyworld.rows import draw_scene
 from latentwire.data.tinyworld.scenes import SCENES
+from latentwire.errors import UnknownNameError
 from latentwire.models.chat import Prompter
 from latentwire.models.receiver import Receiver, SoftTokens
 from latentwire.models.sender import Sender
@@ -108,6 +109,10 @@ class TextWriter:
 
     def __init__(self, settings: PretrainingSettings, sender: Prompter, receiver: Prompter) -> None:
         self.settings, self.sender, self.receiver = settings, sender, receiver
+        self.scenes = settings.scenes or tuple(SCENES)
+        for name in self.scenes:
+            if name not in SCENES:
+                raise UnknownNameError("tiny-world scene", name, SCENES)
         self.plain = {name: PlainText(Path(name).expanduser()) for name in settings.texts if name != TINY_WORLD}
 
     def draw(self, rng: Random, row_id: str, questions: int, *, held_out: bool) -> list[Example]:
@@ -121,7 +126,7 @@ class TextWriter:
         if lesson == "go_on":
             return _asked(draw_lesson(rng, ASKED_LESSONS), row_id, rng, questions)
         words = MIXED if rng.random() < MIXED_SHARE else SEEN
-        scene, _ = draw_scene(rng, rng.choice(tuple(SCENES)), "validation" if held_out else "train", words=words)
+        scene, _ = draw_scene(rng, rng.choice(self.scenes), "validation" if held_out else "train", words=words)
         if lesson == "note" or rng.random() < 0.5:
             text = self.sender.first(scene.text, self.settings.context_tokens)
             return [_row(row_id, text, lesson, scene.note if lesson == "note" else self._cut(text), note=scene.note)]

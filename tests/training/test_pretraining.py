@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from latentwire.config import PretrainingSettings, RunConfig, build_config
-from latentwire.errors import ConfigError, DataError, StoppedEarlyError
+from latentwire.data.tinyworld.lexicon import HELD_OUT, SEEN
+from latentwire.errors import ConfigError, DataError, StoppedEarlyError, UnknownNameError
 from latentwire.files import file_digest
 from latentwire.models.chat import Prompter
 from latentwire.models.source import resolve
@@ -91,8 +92,22 @@ def test_plain_text_is_repeated_or_continued_word_for_word(tmp_path: Path) -> No
         assert joined.replace(" ", "") in "".join(words)
 
 
+def test_scenes_are_those_asked_for_and_never_show_held_out_words() -> None:
+    held_out = {*HELD_OUT.names, *HELD_OUT.places}
+    drawn = [
+        writer(scenes=["record1"], lessons={"go_on": 0, "repeat": 0}).draw(Random(seed), str(seed), 1, held_out=False)[0]
+        for seed in range(200)
+    ]
+    names = {str(row.note).split()[0] for row in drawn}
+    assert held_out.isdisjoint(word for row in drawn for word in str(row.note).split())
+    # half of them are of no class
+    assert 50 < sum(name not in SEEN.names for name in (str(row.note).split()[0] for row in drawn)) < 150, names
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no plain text.*missing"):
         writer(texts=[str(tmp_path / "missing")])
+    with pytest.raises(UnknownNameError, match="tiny-world scene 'record9'"):
+        writer(scenes=["record9"])
     with pytest.raises(ConfigError, match="all lessons have the share 0"):
         small_config(tmp_path, lessons={"repeat": 0, "go_on": 0, "note": 0})
