@@ -11,7 +11,7 @@ from math import log2
 
 import pytest
 
-from latentwire.data.tinyworld.lexicon import COLOURS, HELD_OUT, ITEMS, SEEN, SYMBOLS, is_held_out_pair
+from latentwire.data.tinyworld.lexicon import COLOURS, HELD_OUT, ITEMS, MIXED, SEEN, SYMBOLS, is_held_out_pair
 from latentwire.data.tinyworld.rows import SPLITS, TinyWorldRow, generate_rows, split_of
 from latentwire.data.tinyworld.scenes import SCENES
 from tests.data import reading
@@ -192,3 +192,26 @@ def test_labels_are_balanced(kind: str) -> None:
     counts = Counter(row["answer"] for row in rows(kind, "train"))
     even = 400 / len(counts)
     assert all(0.5 * even < count < 1.5 * even for count in counts.values())
+
+
+@pytest.mark.parametrize("kind", ["record2", "topic"])
+def test_every_question_of_the_same_contexts(kind: str) -> None:
+    one = list(generate_rows(kind, "train", 30, seed=5))
+    every = list(generate_rows(kind, "train", 30, seed=5, every_question=True))
+    by_context: dict[str, list[TinyWorldRow]] = {}
+    for row in every:
+        by_context.setdefault(row["context"], []).append(row)
+    assert list(by_context) == [row["context"] for row in one]
+    for row in one:
+        asked = [(other["question"], other["answer"]) for other in by_context[row["context"]]]
+        assert (row["question"], row["answer"]) in asked
+    assert len({row["id"] for row in every}) == len(every)
+    assert len(every) == 30 if kind == "topic" else len(every) > 200
+
+
+def test_mixed_words_are_of_neither_class() -> None:
+    known = {*SEEN.names, *SEEN.places, *HELD_OUT.names, *HELD_OUT.places}
+    assert known.isdisjoint(MIXED.names)
+    assert known.isdisjoint(MIXED.places)
+    assert len(MIXED.names) > 400
+    assert len(MIXED.places) > 400
