@@ -11,7 +11,7 @@ from math import log2
 
 import pytest
 
-from latentwire.data.tinyworld.lexicon import COLOURS, HELD_OUT, ITEMS, MIXED, SEEN, SYMBOLS, is_held_out_pair
+from latentwire.data.tinyworld.lexicon import COLOURS, HELD_OUT, ITEMS, MADE_UP, SEEN, SYMBOLS, is_held_out_pair
 from latentwire.data.tinyworld.rows import SPLITS, TinyWorldRow, generate_rows, split_of
 from latentwire.data.tinyworld.scenes import SCENES
 from tests.data import reading
@@ -209,9 +209,8 @@ def test_every_question_of_the_same_contexts(kind: str) -> None:
     assert len(every) == 30 if kind == "topic" else len(every) > 200
 
 
-def test_mixed_words_are_of_neither_class() -> None:
+def test_made_up_words_are_no_names_and_no_places() -> None:
     known = {*SEEN.names, *SEEN.places, *HELD_OUT.names, *HELD_OUT.places}
-    assert known.isdisjoint(MIXED.names)
-    assert known.isdisjoint(MIXED.places)
-    assert len(MIXED.names) > 400
-    assert len(MIXED.places) > 400
+    assert known.isdisjoint(MADE_UP.names)
+    assert known.isdisjoint(MADE_UP.places)
+    assert len({*MADE_UP.names, *MADE_UP.places}) == 6000

@@ -61,10 +61,25 @@ def _part(words: tuple[str, ...], kind: str, held_out: bool) -> tuple[str, ...]:
 
 
 SEEN = Lexicon(_part(_NAMES, "name", False), _part(_PLACES, "place", False), held_out=False)
-#: names and places of no class: stems of one with endings of the other, for lessons in words as such
-MIXED = Lexicon(
-    tuple(word for stem in NAME_STEMS for ending in PLACE_ENDINGS if (word := stem + ending) not in {*_NAMES, *_PLACES}),
-    tuple(word for stem in PLACE_STEMS for ending in NAME_ENDINGS if (word := stem + ending) not in {*_NAMES, *_PLACES}),
-    held_out=False,
-)
 HELD_OUT = Lexicon(_part(_NAMES, "name", True), _part(_PLACES, "place", True), held_out=True)
+
+
+def _made_up(count: int) -> tuple[str, ...]:
+    """Words of no class, spelled at random behind a known stem or from the first letter on; none is a name or a place."""
+    rng, known, found = Random("made-up words"), {*_NAMES, *_PLACES}, dict[str, None]()
+    stems, endings = (*NAME_STEMS, *PLACE_STEMS), (*NAME_ENDINGS, *PLACE_ENDINGS)
+    while len(found) < count:
+        start = rng.choice(stems) if rng.random() < 0.7 else _syllable(rng).capitalize()
+        word = start + (rng.choice(endings) if rng.random() < 0.5 else "".join(_syllable(rng) for _ in range(rng.randint(1, 2))))
+        if word not in known:
+            found[word] = None
+    return tuple(found)
+
+
+def _syllable(rng: Random) -> str:
+    return rng.choice("b d f g h k l m n p r s t v w z st br gr".split()) + rng.choice("aeiou") + rng.choice(["", *"dlmnrst"])
+
+
+_MADE_UP = _made_up(6000)
+#: names and places made up for lessons in words as such: any word may stand in the place of a name
+MADE_UP = Lexicon(_MADE_UP[::2], _MADE_UP[1::2], held_out=False)
