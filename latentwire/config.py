@@ -171,17 +171,22 @@ class RunConfig(PromptSettings):
 
     @property
     def stage_one(self) -> RunConfig:
-        """The run that pretrains this config's bridge: the same for all tasks of a pair."""
+        """The run that pretrains this config's bridge: the same for all tasks of a pair, unless the config has a folder."""
         ends = (Path(end.model).name for end in (self.sender, self.receiver))
-        folder = Path("runs") / "-".join((*ends, str(self.bridge.get("name", "perceiver")), f"seed{self.seed}")) / STAGE_ONE
+        shared = Path("runs") / "-".join((*ends, str(self.bridge.get("name", "perceiver")), f"seed{self.seed}"))
         return self.model_copy(
             update={
                 "task": (STAGE_ONE,),
                 "bridge": {**self.bridge, "init": None},
                 "training": self.pretraining.training,
-                "output_dir": self.output_dir or str(folder),
+                "output_dir": str((Path(self.output_dir) if self.output_dir else shared) / STAGE_ONE),
             }
         )
+
+    @property
+    def after_stage_one(self) -> RunConfig:
+        """This config with its bridge beginning from that of ``stage_one``."""
+        return self.model_copy(update={"bridge": {**self.bridge, "init": str(self.stage_one.folder)}})
 
     @property
     def identity(self) -> str:

@@ -78,14 +78,17 @@ def readable_tasks(run: RunConfig, *, device: str) -> RunConfig:
 
 
 def _train(run: RunConfig) -> None:
-    from latentwire.cli.train import train_with_progress
+    from latentwire.cli.train import pretrained, train_with_progress
     from latentwire.training.run import finished_summary
 
+    run = run.after_stage_one
     summary = finished_summary(run)
     if summary is not None:
         say(f"reusing the bridge in {run.folder} (trained in {summary['seconds']:.0f} s); delete the folder to train it again")
         return
-    say(f"training one bridge for {len(run.task)} tasks")
+    say("stage one: the bridge learns to carry words, once for this pair")
+    pretrained(run, device=_device())
+    say(f"stage two: one bridge for {len(run.task)} tasks")
     train_with_progress(run, resume=True, device=_device())
 
 

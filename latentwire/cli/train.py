@@ -24,6 +24,9 @@ EVAL = typer.Option(
     False, "--eval", help="Then evaluate the bridge with its controls, as `latentwire eval RUN --method bridge` does."
 )
 EVAL_SAMPLES = typer.Option(None, "--eval_samples", help="With --eval: read only so many test rows; the result says so.")
+PRETRAIN = typer.Option(
+    False, "--pretrain", help="Begin from stage one, as after `latentwire pretrain-bridge`, which is trained first if need be."
+)
 JSON = typer.Option(False, "--json", help="Print the result as JSON on stdout.")
 
 
@@ -33,6 +36,7 @@ def train(
     dry_run: bool = DRY_RUN,
     resume: bool = RESUME,
     overwrite: bool = OVERWRITE,
+    pretrain: bool = PRETRAIN,
     device: str | None = DEVICE,
     tensorboard: bool = TENSORBOARD,
     eval_: bool = EVAL,
@@ -44,6 +48,8 @@ def train(
     from latentwire.training.parallel import is_first_process
 
     run = load_config(config, set_ or [])
+    if pretrain:
+        run = run.after_stage_one if dry_run else pretrained(run, device=device, tensorboard=tensorboard)
     run_training(
         run,
         dry_run=dry_run,
@@ -55,6 +61,14 @@ def train(
     )
     if eval_ and not dry_run and is_first_process():
         evaluate_bridge(run, max_rows=eval_samples, device=device)
+
+
+def pretrained(config: RunConfig, *, device: str | None, tensorboard: bool = False) -> RunConfig:
+    """The config with its bridge beginning from stage one, which is trained here unless its folder holds it already."""
+    from latentwire.training.pretraining import prepare_texts
+
+    train_with_progress(config.stage_one, resume=True, device=device, tensorboard=tensorboard, prepare=prepare_texts)
+    return config.after_stage_one
 
 
 def evaluate_bridge(config: RunConfig, *, max_rows: int | None, device: str | None) -> None:

@@ -217,3 +217,34 @@ def test_several_layers_reach_the_bridge_that_mixes_them(tmp_path: Path, capsys:
     assert wire.send(["Maria left 47 apples in Lisbon."]).soft_tokens[0] > 3
     assert main(["train", NANO, *SMALL, *mixing, "--set", "sender.layer=[2,0]"]) == 2
     assert "from the lowest up" in capsys.readouterr().err
+
+
+def test_a_run_begins_from_stage_one_which_is_trained_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = [
+        part
+        for setting in ("steps=4", "batch_size=2", "validate_every=4", "first_stage.objective=align")
+        for part in ("--set", f"pretraining.training.{setting}")
+    ]
+    command = [
+        "train",
+        NANO,
+        *SMALL,
+        *stage,
+        "--set",
+        "pretraining.validation_rows=4",
+        "--set",
+        f"output_dir={tmp_path}",
+        "--pretrain",
+    ]
+    assert main([*command, "--dry-run"]) == 0
+    assert not list(tmp_path.iterdir())
+    assert main(command) == 0
+    config = json.loads((tmp_path / "config.json").read_text())["config"]
+    assert config["bridge"]["init"] == str(tmp_path / "stage1")
+    trained = file_digest(tmp_path / "stage1" / "bridge" / "model.safetensors")
+    capsys.readouterr()
+    assert main([*command, "--overwrite"]) == 0
+    assert f"{tmp_path / 'stage1'} already holds this trained bridge" in capsys.readouterr().err
+    assert file_digest(tmp_path / "stage1" / "bridge" / "model.safetensors") == trained
+    assert main(["train", NANO, *SMALL, "--set", f"bridge.init={tmp_path / 'stage1'}", "--set", "bridge.hidden_size=64"]) == 1
+    assert "hidden_size: 384 there, 64 here" in capsys.readouterr().err

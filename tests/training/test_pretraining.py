@@ -45,7 +45,7 @@ def test_a_stopped_stage_one_ends_with_the_same_bytes(tmp_path: Path) -> None:
         train_run(small_config(tmp_path / "parts"), prepare=prepare_texts, hooks=StopAt(3).hooks())
     parts = train_run(small_config(tmp_path / "parts"), prepare=prepare_texts, resume=True)
     assert whole["weights_sha256"] == parts["weights_sha256"]
-    assert file_digest(tmp_path / "whole/log.jsonl") == file_digest(tmp_path / "parts/log.jsonl")
+    assert file_digest(tmp_path / "whole/stage1/log.jsonl") == file_digest(tmp_path / "parts/stage1/log.jsonl")
 
 
 def test_the_task_does_not_matter_in_stage_one(tmp_path: Path) -> None:
