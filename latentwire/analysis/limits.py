@@ -18,7 +18,7 @@ from latentwire.bridges import bridge_config
 from latentwire.data.task import Task, load_task
 from latentwire.data.task_config import TaskVariant
 from latentwire.errors import ArtefactError, DataError
-from latentwire.evaluation.results import ResultRow, Results, read_results
+from latentwire.evaluation.results import ResultRow, Results, problems_of, read_results
 from latentwire.evaluation.run import RESULTS_FILE
 from latentwire.files import digest, read_json, write_json
 from latentwire.schema import Schema, validated
@@ -163,8 +163,10 @@ def entries_of(location: Path, *, command: str | None = None) -> list[LimitEntry
     """
     path = location / RESULTS_FILE if location.is_dir() else location
     results = read_results(path)
-    if results["run"]["state"] != "completed":
-        raise DataError(f"{str(path)!r} is a run whose prediction check failed; mend it and run `latentwire eval` again")
+    # another method that gives one answer to all rows says nothing against the bridge
+    decisive = [row for row in results["rows"] if row["method"].startswith("bridge:") or row["method"] == "receiver_text"]
+    if problems := problems_of(decisive):
+        raise DataError(f"{str(path)!r} is a run whose prediction check failed ({problems[0]}); run `latentwire eval` again")
     command = command or f"latentwire eval {_shown(location)}"
     entries = [
         _entry(results, bridge, text, command)
@@ -198,7 +200,8 @@ def _entry(results: Results, bridge: ResultRow, text: ResultRow, command: str) -
         metric=bridge["metric"],
         split=bridge["split"],
         n=bridge["n"],
-        tasks_together=max(1, len(config.get("task", ()))),
+        # a comparison trains a bridge for each task, an evaluation has one for all
+        tasks_together=max(1, len(config.get("task", ()))) if "bridge" in results["run"]["models"] else 1,
         chance=bridge["chance"],
         text_score=text["value"],
         seeds=(

@@ -80,9 +80,15 @@ def test_files_without_the_receiver_reading_the_text_are_refused(tmp_path: Path)
     path.write_text(json.dumps(results))
     with pytest.raises(DataError, match="both bridge and receiver_text"):
         entries_of(tmp_path)
-    results["run"]["state"] = "invalid"
+    results = json.loads(DEMO.read_text())
+    relay = next(row for row in results["rows"] if row["method"] == "text_relay")
+    relay["problems"] = ["one label for all rows"]
     path.write_text(json.dumps(results))
-    with pytest.raises(DataError, match="prediction check"):
+    assert len(entries_of(path)) == 7
+    bridge = next(row for row in results["rows"] if row["method"].startswith("bridge:"))
+    bridge["problems"] = ["NaN scores"]
+    path.write_text(json.dumps(results))
+    with pytest.raises(DataError, match=r"prediction check failed \(NaN scores\)"):
         entries_of(path)
     with pytest.raises(ArtefactError, match="does not exist"):
         entries_of(tmp_path / "nowhere.json")
