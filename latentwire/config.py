@@ -51,6 +51,7 @@ class DataSettings(Schema):
     data_dir: str | None = None
     train_rows: int | None = Field(None, ge=1)
     validation_rows: int | None = Field(500, ge=1)
+    made_up_words: float = Field(0.0, ge=0, le=1, description="share of generated train contexts with made-up names and places")
     cache_cap_gib: float = Field(50.0, gt=0)
 
 

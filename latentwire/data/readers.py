@@ -59,11 +59,12 @@ def read_task(
     max_rows: int | None = None,
     seed: int = 0,
     every_question: bool = False,
+    made_up_words: float = 0.0,
 ) -> TaskRows:
     """Examples of ``split`` (train, validation or test), at most ``max_rows`` of them in an order that ``seed`` fixes.
 
-    ``every_question``: where a generator can ask much about one context, all of it, and ``max_rows`` counts contexts. Rows from
-    elsewhere are as they are.
+    For the tiny world: ``every_question`` gives all that can be asked about a context, and ``max_rows`` counts contexts;
+    ``made_up_words`` is the share of train contexts with made-up names and places. Rows from elsewhere are as they are.
 
     Raises:
         DataError: the folder, a file, a field or a label is missing or wrong.
@@ -77,7 +78,8 @@ def read_task(
         if source.generated not in SCENES:
             raise UnknownNameError("tiny-world generator", source.generated, SCENES)
         count = max_rows or GENERATED_ROWS[split]
-        rows: list[Row] = [dict(row) for row in generate_rows(source.generated, split, count, seed, every_question=every_question)]
+        drawn = generate_rows(source.generated, split, count, seed, every_question=every_question, made_up_words=made_up_words)
+        rows: list[Row] = [dict(row) for row in drawn]
         examples = tuple(task.example(row, index, split) for index, row in enumerate(rows))
         return TaskRows(examples, split, True, f"tinyworld seed {seed}")
     numbered, label_names, revision, note = _split_rows(task, split, data_dir)

@@ -214,3 +214,12 @@ def test_made_up_words_are_no_names_and_no_places() -> None:
     assert known.isdisjoint(MADE_UP.names)
     assert known.isdisjoint(MADE_UP.places)
     assert len({*MADE_UP.names, *MADE_UP.places}) == 6000
+
+
+def test_made_up_words_stand_in_their_share_of_train_contexts_alone() -> None:
+    plain, mixed = (list(generate_rows("record1", "train", 200, seed=2, made_up_words=share)) for share in (0.0, 0.5))
+    changed = [index for index in range(200) if plain[index] != mixed[index]]
+    assert 70 < len(changed) < 130
+    made_up = {*MADE_UP.names, *MADE_UP.places}
+    assert all(not made_up.isdisjoint(mixed[index]["note"].split()) for index in changed)
+    assert list(generate_rows("record1", "test", 50, made_up_words=1.0)) == list(generate_rows("record1", "test", 50))

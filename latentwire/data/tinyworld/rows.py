@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import TypedDict
 
-from latentwire.data.tinyworld.lexicon import HELD_OUT, SEEN, Lexicon
+from latentwire.data.tinyworld.lexicon import HELD_OUT, MADE_UP, SEEN, Lexicon
 from latentwire.data.tinyworld.scenes import SCENES, Scene
 from latentwire.seeding import stable_hash
 
@@ -56,15 +56,20 @@ def shows_held_out_words(scene: Scene) -> bool:
     return scene.questions[0].field == "code" or not words.isdisjoint({*HELD_OUT.names, *HELD_OUT.places})
 
 
-def generate_rows(kind: str, split: str, n: int, seed: int = 0, *, every_question: bool = False) -> Iterator[TinyWorldRow]:
+def generate_rows(
+    kind: str, split: str, n: int, seed: int = 0, *, every_question: bool = False, made_up_words: float = 0.0
+) -> Iterator[TinyWorldRow]:
     """``n`` rows of ``kind`` (a key of ``SCENES``), or all rows of ``n`` contexts with ``every_question``.
+
+    ``made_up_words`` is the share of train scenes whose names and places are made up; the others are as they are without.
 
     Context i depends on (kind, split, seed, i) alone. ``bits`` is the information content of the whole context, ``chance`` the
     accuracy of a blind guess at the answer.
     """
     for index in range(n):
         rng = Random(stable_hash(f"{kind}:{split}:{seed}:{index}"))
-        scene, held_out = draw_scene(rng, kind, split)
+        made_up = split == "train" and Random(f"made up:{seed}:{index}").random() < made_up_words
+        scene, held_out = draw_scene(rng, kind, split, words=MADE_UP if made_up else SEEN)
         asked = scene.questions if every_question else (scene.questions[int(rng.random() * len(scene.questions))],)
         for number, question in enumerate(asked):
             yield TinyWorldRow(
