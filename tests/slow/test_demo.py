@@ -59,7 +59,7 @@ def test_the_bridge_is_faster_than_the_relay_on_every_task(results: Results) -> 
         relay, bridge = find(results, task, "text_relay"), find(results, task, "bridge")
         assert relay is not None
         assert bridge is not None
-        # measured 1.7-5.1; the bound leaves room for a busy machine
+        # measured 1.7-5.7; the bound leaves room for a busy machine
         assert (relay["latency_ms_p50"] or 0) >= 1.4 * (bridge["latency_ms_p50"] or 1), task
 
 
@@ -69,7 +69,7 @@ def test_the_bridge_is_three_times_faster_than_the_relay_where_the_note_is_longe
     bridge = find(results, longest["task"], "bridge")
     assert bridge is not None
     assert longest["task"] == "tinyworld_record3"
-    # measured 5.1
+    # measured 5.7
     assert (longest["latency_ms_p50"] or 0) >= 3 * (bridge["latency_ms_p50"] or 1)
 
 
