@@ -4,7 +4,7 @@ A word problem is cut behind its first sentence. One sender reads "Nadia has 31 
 gets both messages, one behind the other, and is asked how many lamps there are now. Beside it stands what is right with one message
 alone.
 
-    latentwire train configs/nano.yaml --set task=tinyworld_math1 --set output_dir=runs/math
+    latentwire train configs/nano.yaml --set task=tinyworld_math1 --set training.steps=300 --set output_dir=runs/math
     python examples/two_senders.py runs/math/bridge --rows 1000
 
 ``--second`` names another bridge to the same receiver for the second sender.
