@@ -35,10 +35,10 @@ from latentwire.analysis.reading import Code, Reading, check_lengths, examples, 
 from latentwire.bridges.base import WEIGHTS_FILE, Bridge, BridgePair, identity_of
 from latentwire.config import RunConfig
 from latentwire.errors import ArtefactError, UsageError
-from latentwire.evaluation.controls import SOFT_CONTROLS, applicable, build_control
+from latentwire.evaluation.controls import applicable, build_control
 from latentwire.evaluation.run import load_parts, saved_config
 from latentwire.files import file_digest
-from latentwire.methods.base import Parts
+from latentwire.methods.base import SOFT_CONTROLS, Parts
 from latentwire.models.device import hardware_summary
 from latentwire.provenance import git_state, versions
 from latentwire.training.run import ARTEFACT_FOLDER

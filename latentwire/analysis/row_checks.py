@@ -72,8 +72,7 @@ def _teaches_content(posed: Posed) -> str | None:
         return f"bridge.init={init}"
     if training.first_stage.objective != "none":
         return f"first_stage {training.first_stage.objective}"
-    terms = getattr(training, "terms", None)
-    return next((f"term {name}" for name in ("text", "note", "align") if getattr(terms, name, 0)), None)
+    return next((f"term {name}" for name in ("text", "note", "align") if getattr(training.terms, name)), None)
 
 
 def targets_fit(posed: Posed) -> Check:

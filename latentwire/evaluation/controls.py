@@ -18,12 +18,10 @@ import torch
 
 from latentwire.data.task import Example
 from latentwire.errors import UnknownNameError
-from latentwire.methods.base import Control
+from latentwire.methods.base import SOFT_CONTROLS, Control
 from latentwire.models.receiver import SoftTokens
 from latentwire.seeding import stable_hash
 
-#: what destroys a message of soft tokens
-SOFT_CONTROLS = ("zero", "shuffled", "noise")
 CONTROLS = (*SOFT_CONTROLS, "verbatim_only")
 
 

@@ -109,6 +109,10 @@ class Answer:
         return Prediction(self.text, self.option, self.scores, tokens, size_bytes, self.option_by_text)
 
 
+#: the controls that destroy a message of soft tokens
+SOFT_CONTROLS = ("zero", "shuffled", "noise")
+
+
 @dataclass(frozen=True)
 class Control:
     """A control as a method applies it: which texts the sender reads instead, and what is done to the soft tokens."""

@@ -12,7 +12,7 @@ from latentwire.data.task import Example
 from latentwire.errors import UsageError
 from latentwire.messages.channel import Channel
 from latentwire.messages.settings import MessageSettings
-from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Parts, Prediction
+from latentwire.methods.base import AS_THE_TASK_SAYS, SOFT_CONTROLS, Control, FitData, Method, Parts, Prediction
 from latentwire.models.sender import Sender
 from latentwire.training.run import ARTEFACT_FOLDER, train_run
 from latentwire.training.trainer import Hooks
@@ -23,7 +23,7 @@ class BridgeMethod(Method):
 
     name = "bridge"
     sender_sees = AS_THE_TASK_SAYS
-    controls: tuple[str, ...] = ("zero", "shuffled", "noise")
+    controls: tuple[str, ...] = SOFT_CONTROLS
     fits = True
     seeded = True
 
@@ -66,8 +66,7 @@ class BridgeMethod(Method):
 
 def controls_of(message: MessageSettings) -> tuple[str, ...]:
     """The controls that make sense for such messages."""
-    destroying = ("zero", "shuffled", "noise")
-    return destroying if message.verbatim == "off" else (*destroying, "verbatim_only")
+    return SOFT_CONTROLS if message.verbatim == "off" else (*SOFT_CONTROLS, "verbatim_only")
 
 
 def send_and_answer(

@@ -11,7 +11,7 @@ from latentwire.data.task import Example
 from latentwire.errors import UsageError
 from latentwire.messages.channel import Channel
 from latentwire.messages.settings import MessageSettings
-from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Parts, Prediction
+from latentwire.methods.base import AS_THE_TASK_SAYS, SOFT_CONTROLS, Control, FitData, Method, Parts, Prediction
 from latentwire.methods.bridge import controls_of, send_and_answer
 from latentwire.training.ridge import fit_ridge
 
@@ -21,7 +21,7 @@ class Ridge(Method):
 
     name = "ridge"
     sender_sees = AS_THE_TASK_SAYS
-    controls: tuple[str, ...] = ("zero", "shuffled", "noise")
+    controls: tuple[str, ...] = SOFT_CONTROLS
     fits = True
 
     def __init__(self, parts: Parts) -> None:

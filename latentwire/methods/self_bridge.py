@@ -24,11 +24,15 @@ class SelfBridge(BridgeMethod):
         return f"{self.name}{self.message.suffix}"
 
     def fit(self, data: FitData) -> dict[str, Any]:
-        """Reads the receiver at half of its depth, or at the config's layer where the receiver has it."""
+        """Reads the receiver at half of its depth, or at the config's layer where the receiver has it.
+
+        It begins from fresh weights: a bridge that ``bridge.init`` names was trained for the other sender.
+        """
         own = data.config.receiver
         depth: int = self.parts.receiver.source.config.num_hidden_layers
         layer = data.config.sender.layer
         layer = layer if layer is not None and max(as_layers(layer)) <= depth else None
         self.sender = load_sender(own.model, layer=layer, revision=own.revision, device=data.device, dtype=own.dtype)
         settings = data.config.sender.model_copy(update={"model": own.model, "revision": own.revision, "layer": layer})
-        return super().fit(replace(data, config=data.config.model_copy(update={"sender": settings})))
+        changed = {"sender": settings, "bridge": {**data.config.bridge, "init": None}}
+        return super().fit(replace(data, config=data.config.model_copy(update=changed)))

@@ -28,7 +28,7 @@ from latentwire.models.receiver import Receiver, SoftTokens
 from latentwire.models.sender import Sender
 
 #: nats for each place that a token is away from its own. A soft token cannot see whether words far before it have moved, so a long
-#: row of moved words cannot be learned: at 0.02 half of the distance to the targets stayed, at 1.0 a quarter
+#: row of moved words cannot be learned
 SHIFT_COST, EMPTY_COST = 1.0, 0.01
 #: the commonest tokens cost next to nothing, and none is free
 FREE_NATS, LEAST_NATS = 1.5, 0.05

@@ -55,9 +55,7 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
     for name in () if is_stage_one else config.task:
         load_task(name, config.variant)
     sender, receiver = (resolve(item.model, item.revision) for item in (config.sender, config.receiver))
-    depth = sender.config.num_hidden_layers
-    layer = depth // 2 if config.sender.layer is None else config.sender.layer
-    blocks = check_layer(layer, config.sender.model, depth)
+    layer, blocks = _layer(config, sender)
     bridge = bridge_config(config.bridge)
     ends = _ends(sender, receiver, layer)
     params = bridge.num_params(ends)
@@ -111,19 +109,24 @@ class CostCard:
 def cost_cards(config: RunConfig, *, context_tokens: int) -> list[CostCard]:
     """The cards of all bridges with their default settings, and of the config's own with its settings."""
     sender, receiver = (resolve(item.model, item.revision) for item in (config.sender, config.receiver))
-    depth = sender.config.num_hidden_layers
-    layer = depth // 2 if config.sender.layer is None else config.sender.layer
-    check_layer(layer, config.sender.model, depth)
+    layer, blocks = _layer(config, sender)
     form = wire_format(config.message.precision, pick_dtype(config.receiver.dtype, pick_device(None)))
     token_bytes = bytes_per_token(form, receiver.config.hidden_size)
     cards = []
     for name in BRIDGES:
         bridge = bridge_config(config.bridge if name == config.bridge.get("name") else {"name": name})
         # what mixes layers is counted with all that a sender of this depth reads
-        read = tuple(range(max(as_layers(layer)) + 1)) if bridge.mixes_layers and isinstance(layer, int) else layer
+        read = tuple(range(blocks + 1)) if bridge.mixes_layers and isinstance(layer, int) else layer
         costs = bridge_costs(bridge, _ends(sender, receiver, read), context_tokens=context_tokens)
         cards.append(CostCard(name, bridge.describe_rate(), costs, costs.soft_tokens * token_bytes, form))
     return cards
+
+
+def _layer(config: RunConfig, sender: ModelSource) -> tuple[Layer, int]:
+    """The sender layer of the run, by default half of the depth, and how many blocks it needs. ``UsageError`` if there is none."""
+    depth = sender.config.num_hidden_layers
+    layer = depth // 2 if config.sender.layer is None else config.sender.layer
+    return layer, check_layer(layer, config.sender.model, depth)
 
 
 def _ends(sender: ModelSource, receiver: ModelSource, layer: Layer) -> BridgeEnds:

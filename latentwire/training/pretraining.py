@@ -22,7 +22,7 @@ from latentwire.config import PretrainingSettings, RunConfig
 from latentwire.data.plain_text import PlainText
 from latentwire.data.task import Example
 from latentwire.data.tinyworld.lessons import END, Document, draw_lesson
-from latentwire.data.tinyworld.lexicon import MADE_UP, SEEN
+from latentwire.data.tinyworld.lexicon import SEEN, made_up_lexicon
 from latentwire.data.tinyworld.rows import draw_scene
 from latentwire.data.tinyworld.scenes import SCENES
 from latentwire.errors import UnknownNameError
@@ -125,7 +125,7 @@ class TextWriter:
             return [self._of_text(rng, row_id, self.plain[source], lesson, held_out=held_out)]
         if lesson == "go_on":
             return _asked(draw_lesson(rng, ASKED_LESSONS), row_id, rng, questions)
-        words = MADE_UP if rng.random() < MADE_UP_SHARE else SEEN
+        words = made_up_lexicon() if rng.random() < MADE_UP_SHARE else SEEN
         scene, _ = draw_scene(rng, rng.choice(self.scenes), "validation" if held_out else "train", words=words)
         if lesson == "note" or rng.random() < 0.5:
             text = self.sender.first(scene.text, self.settings.context_tokens)

@@ -11,7 +11,7 @@ from math import log2
 
 import pytest
 
-from latentwire.data.tinyworld.lexicon import COLOURS, HELD_OUT, ITEMS, MADE_UP, SEEN, SYMBOLS, is_held_out_pair
+from latentwire.data.tinyworld.lexicon import COLOURS, HELD_OUT, ITEMS, SEEN, SYMBOLS, is_held_out_pair, made_up_lexicon
 from latentwire.data.tinyworld.rows import SPLITS, TinyWorldRow, generate_rows, split_of
 from latentwire.data.tinyworld.scenes import SCENES
 from tests.data import reading
@@ -211,15 +211,15 @@ def test_every_question_of_the_same_contexts(kind: str) -> None:
 
 def test_made_up_words_are_no_names_and_no_places() -> None:
     known = {*SEEN.names, *SEEN.places, *HELD_OUT.names, *HELD_OUT.places}
-    assert known.isdisjoint(MADE_UP.names)
-    assert known.isdisjoint(MADE_UP.places)
-    assert len({*MADE_UP.names, *MADE_UP.places}) == 6000
+    assert known.isdisjoint(made_up_lexicon().names)
+    assert known.isdisjoint(made_up_lexicon().places)
+    assert len({*made_up_lexicon().names, *made_up_lexicon().places}) == 6000
 
 
 def test_made_up_words_stand_in_their_share_of_train_contexts_alone() -> None:
     plain, mixed = (list(generate_rows("record1", "train", 200, seed=2, made_up_words=share)) for share in (0.0, 0.5))
     changed = [index for index in range(200) if plain[index] != mixed[index]]
     assert 70 < len(changed) < 130
-    made_up = {*MADE_UP.names, *MADE_UP.places}
+    made_up = {*made_up_lexicon().names, *made_up_lexicon().places}
     assert all(not made_up.isdisjoint(mixed[index]["note"].split()) for index in changed)
     assert list(generate_rows("record1", "test", 50, made_up_words=1.0)) == list(generate_rows("record1", "test", 50))

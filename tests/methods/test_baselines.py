@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from latentwire.methods.prompt_tuning import PromptTuning
 from latentwire.prompts import Prompt
 from latentwire.training.alignment import overlap
 from latentwire.training.ridge import fit_ridge
+from latentwire.training.run import train_run
 
 MakeData = Callable[..., FitData]
 
@@ -159,3 +161,16 @@ def test_ridge_maps_words_to_the_receivers_own_embeddings(parts: Parts) -> None:
     _, other = fit_ridge(parts.sender, parts.receiver, train=texts[:250], validation=texts[250:])
     assert own["validation_r2"] > 0.9
     assert 0.3 < other["validation_r2"] < own["validation_r2"]
+
+
+def test_self_bridge_begins_from_fresh_weights_where_the_bridge_is_pretrained(
+    parts: Parts, fit_data: MakeData, tmp_path: Path
+) -> None:
+    data = fit_data("tinyworld_topic")
+    first = train_run(data.config.model_copy(update={"output_dir": str(tmp_path / "first")}), cache_folder=tmp_path / "cache")
+    assert first["steps"] == 3
+    bridge = {**data.config.bridge, "init": str(tmp_path / "first")}
+    pretrained = replace(data, config=data.config.model_copy(update={"bridge": bridge}))
+    fresh = build_method("self_bridge", parts).fit(data)
+    again = build_method("self_bridge", parts).fit(replace(pretrained, folder=tmp_path / "again"))
+    assert again["validation"] == fresh["validation"]

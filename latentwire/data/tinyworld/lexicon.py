@@ -8,7 +8,7 @@ rows only, where they are reported apart. Everything else is a closed class.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from random import Random
 
 from latentwire.seeding import stable_hash
@@ -64,22 +64,22 @@ SEEN = Lexicon(_part(_NAMES, "name", False), _part(_PLACES, "place", False), hel
 HELD_OUT = Lexicon(_part(_NAMES, "name", True), _part(_PLACES, "place", True), held_out=True)
 
 
-def _made_up(count: int) -> tuple[str, ...]:
-    """Words of no class, spelled at random behind a known stem or from the first letter on; none is a name or a place."""
+@cache
+def made_up_lexicon() -> Lexicon:
+    """6,000 words that are no name and no place, for lessons in which any word may stand in the place of a name.
+
+    Spelled at random, behind a known stem or from the first letter on; made when first asked for.
+    """
     rng, known, found = Random("made-up words"), {*_NAMES, *_PLACES}, dict[str, None]()
     stems, endings = (*NAME_STEMS, *PLACE_STEMS), (*NAME_ENDINGS, *PLACE_ENDINGS)
-    while len(found) < count:
+    while len(found) < 6000:
         start = rng.choice(stems) if rng.random() < 0.7 else _syllable(rng).capitalize()
         word = start + (rng.choice(endings) if rng.random() < 0.5 else "".join(_syllable(rng) for _ in range(rng.randint(1, 2))))
         if word not in known:
             found[word] = None
-    return tuple(found)
+    words = tuple(found)
+    return Lexicon(words[::2], words[1::2], held_out=False)
 
 
 def _syllable(rng: Random) -> str:
     return rng.choice("b d f g h k l m n p r s t v w z st br gr".split()) + rng.choice("aeiou") + rng.choice(["", *"dlmnrst"])
-
-
-_MADE_UP = _made_up(6000)
-#: names and places made up for lessons in words as such: any word may stand in the place of a name
-MADE_UP = Lexicon(_MADE_UP[::2], _MADE_UP[1::2], held_out=False)

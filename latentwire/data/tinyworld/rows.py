@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import TypedDict
 
-from latentwire.data.tinyworld.lexicon import HELD_OUT, MADE_UP, SEEN, Lexicon
+from latentwire.data.tinyworld.lexicon import HELD_OUT, SEEN, Lexicon, made_up_lexicon
 from latentwire.data.tinyworld.scenes import SCENES, Scene
 from latentwire.seeding import stable_hash
 
@@ -69,7 +69,7 @@ def generate_rows(
     for index in range(n):
         rng = Random(stable_hash(f"{kind}:{split}:{seed}:{index}"))
         made_up = split == "train" and Random(f"made up:{seed}:{index}").random() < made_up_words
-        scene, held_out = draw_scene(rng, kind, split, words=MADE_UP if made_up else SEEN)
+        scene, held_out = draw_scene(rng, kind, split, words=made_up_lexicon() if made_up else SEEN)
         asked = scene.questions if every_question else (scene.questions[int(rng.random() * len(scene.questions))],)
         for number, question in enumerate(asked):
             yield TinyWorldRow(
