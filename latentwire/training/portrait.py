@@ -56,7 +56,7 @@ def options_lost(whole: Sequence[Example], fitted: Sequence[Example]) -> int:
     return lost
 
 
-def _lengths(counts: Sequence[int]) -> dict[str, float]:
+def _lengths(counts: Sequence[int]) -> dict[str, int | float]:
     most = max(counts)
     return {"p50": statistics.median(counts), "max": most, "at_max": round(sum(count == most for count in counts) / len(counts), 4)}
 
