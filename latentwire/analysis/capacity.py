@@ -32,15 +32,13 @@ from latentwire.analysis.ceiling_search import CeilingSearch, Watch, interval, s
 from latentwire.analysis.codes import Alphabet, Wording, load_alphabet
 from latentwire.analysis.probe import SenderProbe, training_codes
 from latentwire.analysis.reading import Code, Reading, check_lengths, examples, read_messages, read_text, send
-from latentwire.bridges.base import WEIGHTS_FILE, Bridge, BridgePair, identity_of
+from latentwire.analysis.sources import bridge_provenance
+from latentwire.bridges.base import Bridge, BridgePair
 from latentwire.config import RunConfig
 from latentwire.errors import ArtefactError, UsageError
 from latentwire.evaluation.controls import applicable, build_control
 from latentwire.evaluation.run import load_parts, saved_config
-from latentwire.files import file_digest
 from latentwire.methods.base import SOFT_CONTROLS, Parts
-from latentwire.models.device import hardware_summary
-from latentwire.provenance import git_state, versions
 from latentwire.training.run import ARTEFACT_FOLDER
 
 LENGTHS = (1, 2, 4, 8, 16, 24, 32)
@@ -120,7 +118,7 @@ def measure_capacity(request: CapacityRequest, *, watch: Watch = lambda what, do
     ceiling = search.run() if search is not None else None
     capacity = Capacity(
         schema_version=SCHEMA_VERSION,
-        run=_provenance(request, config, parts, wording, alphabet),
+        run=_measured(request, config, parts, wording, alphabet),
         curve=curve,
         best=best_of(curve, ceiling, request.exact_share),
         ceiling=ceiling,
@@ -286,26 +284,9 @@ def ceiling_at(ceiling: Ceiling | None, soft_tokens: float) -> CeilingPoint | No
     return max(not_more, key=lambda point: point["soft_tokens"]) if not_more else ceiling["best"][0]
 
 
-def _provenance(request: CapacityRequest, config: RunConfig, parts: Parts, wording: Wording, alphabet: Alphabet) -> dict[str, Any]:
+def _measured(request: CapacityRequest, config: RunConfig, parts: Parts, wording: Wording, alphabet: Alphabet) -> dict[str, Any]:
     """What produced the numbers, as in other result files, and what the codes were."""
-    assert parts.bridge is not None
-    return {
-        "config": config.model_dump(mode="json"),
-        "seeds": [config.seed],
-        "git": git_state(),
-        "versions": versions(),
-        "models": {
-            "sender": identity_of(parts.sender.source).model_dump() | {"layer": parts.sender.layer},
-            "receiver": identity_of(parts.receiver.source).model_dump()
-            | {"dtype": str(parts.receiver.dtype).removeprefix("torch.")},
-            "bridge": {
-                "name": parts.bridge.config.name,
-                "rate": parts.bridge.config.describe_rate(),
-                "params": parts.bridge.num_params,
-                "weights_sha256": file_digest(request.run_folder / ARTEFACT_FOLDER / WEIGHTS_FILE),
-            },
-        },
-        "hardware": hardware_summary(parts.receiver.device),
+    return bridge_provenance(request.run_folder, config, parts) | {
         "alphabet": {
             "name": alphabet.name,
             "symbols": len(alphabet.symbols),

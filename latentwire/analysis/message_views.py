@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from latentwire.bridges.base import Bridge
@@ -91,7 +91,20 @@ def nearest_vocabulary(receiver: Receiver, vectors: Float[Tensor, "K D_r"]) -> t
     return found, noise
 
 
-def readable_ids(receiver: Receiver) -> Tensor:
+@torch.no_grad()
+def nearest_ids(receiver: Receiver, vectors: Float[Tensor, "K D_r"], ids: Int[Tensor, " V"]) -> Int[Tensor, " K"]:
+    """Of the tokens ``ids`` (``readable_ids``) the one with the highest cosine to each soft token."""
+    directions = torch.nn.functional.normalize(vectors.float(), dim=-1)
+    best_values = directions.new_full((len(directions),), -2.0)
+    best_ids = torch.zeros(len(directions), dtype=torch.long, device=directions.device)
+    for part in ids.split(8192):
+        values, places = (directions @ torch.nn.functional.normalize(receiver.embed(part).float(), dim=-1).T).max(dim=1)
+        best_ids = torch.where(values > best_values, part[places], best_ids)
+        best_values = torch.maximum(values, best_values)
+    return best_ids
+
+
+def readable_ids(receiver: Receiver) -> Int[Tensor, " V"]:
     """Ids of tokens that print as text: no special tokens, no single bytes, no mere white space."""
     tokenizer = receiver.tokenizer
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}

@@ -29,6 +29,7 @@ from latentwire.cli import (
     plot,
     preflight,
     pretrain,
+    recall,
     send,
     slurm,
     table,
@@ -50,6 +51,7 @@ app.command("ablate")(ablate.ablate)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("capacity")(capacity.capacity)
+app.command("recall")(recall.recall)
 app.command("explain")(explain.explain)
 app.command("preflight")(preflight.preflight)
 app.command("bridges")(bridges.bridges)

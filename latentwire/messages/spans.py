@@ -92,8 +92,13 @@ _TAKEN = "\0"
 
 def find_spans(text: str) -> list[str]:
     """The spans of ``text`` that must arrive exactly, each once, in the order of their first appearance."""
+    return list(dict.fromkeys(span for _, span in kinds_and_spans(text)))
+
+
+def kinds_and_spans(text: str) -> list[tuple[str, str]]:
+    """(kind, span) of every span of ``text`` that must arrive exactly, in their order; the kinds are those of ``PATTERNS``."""
     lower_case = {word for word in re.findall(rf"(?<!\w){_LETTER}[\w’'-]*", text) if word.islower()}
-    found: list[tuple[int, str]] = []
+    found: list[tuple[int, str, str]] = []
     signs = list(text)
     for kind, pattern in PATTERNS.items():
         for match in pattern.finditer("".join(signs)):
@@ -103,9 +108,10 @@ def find_spans(text: str) -> list[str]:
             start, end = match.span(match.lastgroup) if match.lastgroup else match.span()
             if kind == "name":
                 start, end = _name(text, start, end, lower_case)
-            if text[start:end].strip():
-                found.append((start, text[start:end].strip()))
-    return list(dict.fromkeys(span for _, span in sorted(found)))
+            if span := text[start:end].strip():
+                found.append((start, kind, span))
+    # spans that start at one place keep the order of their text, as they always had
+    return [(kind, span) for _, kind, span in sorted(found, key=lambda item: (item[0], item[2]))]
 
 
 def _is_code(word: str) -> bool:

@@ -41,6 +41,10 @@ class Learner(ABC):
         """What stands in the holes of the prompts; nothing unless told otherwise."""
         return None
 
+    def files_beside(self) -> dict[str, bytes]:
+        """Files for the artefact's folder: what was learned beside the bridge and is worth keeping. Nothing by default."""
+        return {}
+
     def align_loss(self, rows: Sequence[Example], soft: SoftTokens) -> Tensor:
         """How far soft tokens are from the receiver's embeddings of the same words. Raises ``UsageError`` where they have none."""
         raise UsageError("the objective 'align' is for bridges; leave it out")

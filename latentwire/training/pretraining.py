@@ -2,7 +2,8 @@
 
 The receiver writes, from a message alone, the text that the sender read (``repeat``), what follows it (``go_on``) or the tiny
 world's note on it (``note``). Learned control tokens behind the message say which; they are not part of the bridge and end with the
-stage. Of the tiny world's documents, which hold questions in many forms, ``go_on`` asks these, many about one message.
+stage, but are kept beside it for ``latentwire recall``. Of the tiny world's documents, which hold questions in many forms,
+``go_on`` asks these, many about one message.
 
 Row i of the stream depends on (seed, i) alone. Shapes: B rows, K soft tokens, C control tokens, D_r receiver width.
 """
@@ -15,6 +16,8 @@ from pathlib import Path
 from random import Random
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from latentwire.bridges.base import Bridge
@@ -25,7 +28,7 @@ from latentwire.data.tinyworld.lessons import END, Document, draw_lesson
 from latentwire.data.tinyworld.lexicon import SEEN, made_up_lexicon
 from latentwire.data.tinyworld.rows import draw_scene
 from latentwire.data.tinyworld.scenes import SCENES
-from latentwire.errors import UnknownNameError
+from latentwire.errors import ArtefactError, UnknownNameError
 from latentwire.models.chat import Prompter
 from latentwire.models.receiver import Receiver, SoftTokens
 from latentwire.models.sender import Sender
@@ -38,6 +41,7 @@ from latentwire.training.run import Prepared, Say
 
 TINY_WORLD = "tinyworld"
 WRITTEN = ("repeat", "go_on", "note")
+CONTROL_FILE = "control_tokens.safetensors"
 #: documents of the tiny world whose later lines are asked of their first one
 ASKED_LESSONS = {"continue": 1, "look_up": 1, "complete": 1, "attributes": 1, "things": 1}
 CHARACTERS_PER_TOKEN = 5
@@ -98,10 +102,29 @@ class PretrainingLearner(BridgeLearner):
         wanted = (lessons >= 0)[:, None].expand(-1, control.shape[1])
         return replace(message, vectors=torch.cat([message.vectors, control], dim=1), mask=torch.cat([message.mask, wanted], dim=1))
 
+    def files_beside(self) -> dict[str, bytes]:
+        """The control tokens: [lessons, C, D_r], in the order of ``WRITTEN``."""
+        return {CONTROL_FILE: save({"control_embeddings": self.control_embeddings.detach().cpu()})}
+
     def align_loss(self, rows: Sequence[Example], soft: SoftTokens) -> Tensor:
         """That of the messages without their control tokens."""
         message = soft.vectors.shape[1] - self.control_embeddings.shape[1]
         return super().align_loss(rows, replace(soft, vectors=soft.vectors[:, :message], mask=soft.mask[:, :message]))
+
+
+def control_tokens(artefact: Path, lesson: str) -> Tensor | None:
+    """The control tokens [C, D_r] that asked for ``lesson`` while the bridge in this folder learned stage one, else None.
+
+    Raises:
+        ArtefactError: the file is cut or corrupt.
+    """
+    path = artefact / CONTROL_FILE
+    if not path.is_file():
+        return None
+    try:
+        return load_file(path)["control_embeddings"][WRITTEN.index(lesson)]
+    except (SafetensorError, KeyError, IndexError):
+        raise ArtefactError(f"control tokens {str(path)!r} are cut or corrupt; pretrain the bridge again") from None
 
 
 class TextWriter:

@@ -26,7 +26,7 @@ from latentwire.data.budget import describe_cuts, fit_rows
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
 from latentwire.errors import MismatchError, UsageError
-from latentwire.files import file_digest, read_json, write_json
+from latentwire.files import file_digest, read_json, write_bytes, write_json
 from latentwire.models.chat import Prompter
 from latentwire.models.device import hardware_summary
 from latentwire.models.receiver import Receiver, load_receiver
@@ -183,6 +183,8 @@ def _train(
     }
     if team.first:
         bridge.save_pretrained(folder / ARTEFACT_FOLDER, card=bridge_card(bridge, config.model_dump(mode="json"), summary))
+        for name, content in found.learner.files_beside().items():
+            write_bytes(folder / ARTEFACT_FOLDER / name, content)
         summary["weights_sha256"] = file_digest(folder / ARTEFACT_FOLDER / "model.safetensors")
         write_json(folder / SUMMARY_FILE, summary)
     team.wait()
