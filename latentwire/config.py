@@ -26,7 +26,9 @@ class ModelSettings(Schema):
 
     model: str
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "int8", "int4"] | None = Field(
+        None, description="default: bfloat16 on accelerators, float32 on a CPU; int8 and int4 need a CUDA GPU"
+    )
 
 
 class SenderSettings(ModelSettings):

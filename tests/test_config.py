@@ -114,7 +114,7 @@ def test_bridge_setting_alone_keeps_the_others() -> None:
         ("variant.sender_see=all", r"unknown key 'variant.sender_see'; did you mean sender_sees"),
         ("variant.target=both", r"variant.target = 'both' does not fit: "),
         ("prompt_style=raw", r"prompt_style = 'raw' does not fit: "),
-        ("sender.dtype=int8", r"sender.dtype = 'int8' does not fit: "),
+        ("sender.dtype=int2", r"sender.dtype = 'int2' does not fit: "),
         ("seed", r"^override 'seed' does not fit; write --set key.path=value$"),
         ("=3", r"^override '=3' does not fit; write --set key.path=value$"),
         ("seed.x=3", r"^config: seed = \{'x': 3\} does not fit: "),

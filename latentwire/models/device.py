@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from importlib.util import find_spec
+from typing import Any, Literal, TypeVar
 
 import torch
+from torch import nn
 
 from latentwire.errors import UsageError
 
-DTypeName = Literal["float32", "bfloat16", "float16"]
+Model = TypeVar("Model", bound=nn.Module)
+DTypeName = Literal["float32", "bfloat16", "float16", "int8", "int4"]
+#: formats of the weights of linear layers alone (bytes of one weight); all else is in bfloat16
+QUANTISED = {"int8": 1.0, "int4": 0.5}
 _DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -36,12 +41,44 @@ def _best_device() -> str:
 
 
 def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The format named, else bfloat16 on accelerators and float32 on a CPU."""
+    """The format of activations: the one named, else bfloat16 on accelerators and float32 on a CPU."""
     if name is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name in QUANTISED:
+        return torch.bfloat16
     if name not in _DTYPES:
-        raise UsageError(f"unknown dtype {name!r}; use {', '.join(_DTYPES)}")
+        raise UsageError(f"unknown dtype {name!r}; use {', '.join((*_DTYPES, *QUANTISED))}")
     return _DTYPES[name]
+
+
+def loading(name: str | None, device: torch.device) -> dict[str, Any]:
+    """Arguments with which ``from_pretrained`` loads weights in this format onto this device.
+
+    ``int8`` is LLM.int8 (Dettmers et al. 2022), ``int4`` NF4 (Dettmers et al. 2023), both by bitsandbytes.
+
+    Raises:
+        UsageError: ``int8`` or ``int4`` without a CUDA GPU or without bitsandbytes.
+    """
+    dtype = pick_dtype(name, device)
+    if name not in QUANTISED:
+        return {"dtype": dtype}
+    if device.type != "cuda":
+        raise UsageError(f"dtype {name!r} needs a CUDA GPU and the device is {str(device)!r}; use float32 or bfloat16 here")
+    if find_spec("bitsandbytes") is None:
+        raise UsageError(f"dtype {name!r} needs bitsandbytes; install it with pip install 'latentwire[quantised]'")
+    from transformers import BitsAndBytesConfig
+
+    config = (
+        BitsAndBytesConfig(load_in_8bit=True)
+        if name == "int8"
+        else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    )
+    return {"dtype": dtype, "quantization_config": config, "device_map": {"": str(device)}}
+
+
+def placed(model: Model, device: torch.device) -> Model:
+    """The model on the device; a quantised one was loaded onto it and must not be moved."""
+    return model if getattr(model, "is_quantized", False) else model.to(device)
 
 
 def hardware_summary(device: torch.device) -> dict[str, object]:

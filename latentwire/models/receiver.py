@@ -22,7 +22,7 @@ from torch import Tensor
 from latentwire.errors import DataError, MismatchError
 from latentwire.models.batching import parts
 from latentwire.models.chat import Prompter, PromptStyle
-from latentwire.models.device import pick_device, pick_dtype
+from latentwire.models.device import loading, pick_device, pick_dtype, placed
 from latentwire.models.freezing import freeze
 from latentwire.models.source import ModelSource, explained, resolve
 from latentwire.models.tokens import encode_plain
@@ -419,6 +419,8 @@ def load_receiver(
     source = resolve(name, revision)
     chosen_device = pick_device(device)
     chosen_dtype = pick_dtype(dtype, chosen_device)
+    arguments = loading(dtype, chosen_device)
     with explained(source):
-        model = AutoModelForCausalLM.from_pretrained(source.location, dtype=chosen_dtype, **source.load_arguments())
-    return Receiver(source, freeze(model).to(chosen_device), device=chosen_device, dtype=chosen_dtype, prompt_style=prompt_style)
+        model = AutoModelForCausalLM.from_pretrained(source.location, **arguments, **source.load_arguments())
+    model = placed(freeze(model), chosen_device)
+    return Receiver(source, model, device=chosen_device, dtype=chosen_dtype, prompt_style=prompt_style)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from latentwire.errors import UsageError
 from latentwire.files import digest
 from latentwire.models.chat import Prompter, PromptStyle
-from latentwire.models.device import pick_device, pick_dtype
+from latentwire.models.device import QUANTISED, loading, pick_device, pick_dtype, placed
 from latentwire.models.freezing import freeze
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.source import ModelSource, explained, resolve
@@ -48,10 +48,13 @@ class Sender:
         layer: Layer,
         device: torch.device,
         dtype: torch.dtype,
+        weights: str | None = None,
         writer: Receiver | None = None,
         prompt_style: PromptStyle = "auto",
     ) -> None:
         self.source, self.model, self.layer, self.device, self.dtype = source, model, layer, device, dtype
+        #: the format of quantised weights, else nothing
+        self.quantised = [weights] if weights in QUANTISED else []
         self.writer = writer
         self.prompter = Prompter(source, prompt_style)
         self.tokenizer = source.tokenizer
@@ -63,7 +66,8 @@ class Sender:
     def key(self) -> str:
         """Identifies what the states depend on besides the text; the feature cache files them under it."""
         style = [] if self.prompter.turn is None else [self.prompter.style]
-        return digest(self.source.fingerprint, self.source.tokenizer_hash, str(self.layer), str(self.dtype), *style)[:16]
+        parts = (self.source.fingerprint, self.source.tokenizer_hash, str(self.layer), str(self.dtype), *style, *self.quantised)
+        return digest(*parts)[:16]
 
     @torch.no_grad()
     def read(self, contexts: Sequence[str]) -> SenderStates:
@@ -108,7 +112,8 @@ def load_sender(
             Several layers are read side by side.
         full: also load the upper blocks and the LM head, for senders that must write text; ``sender.writer`` then holds
             the whole model, which shares its lower blocks with the sender.
-        dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 on accelerators, float32 on a CPU.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 on accelerators, float32 on a CPU. On a CUDA GPU also
+            ``int8`` or ``int4`` (bitsandbytes).
         prompt_style: ``plain`` text, inside the user turn of the ``chat`` template, or ``auto``: chat where there is one.
     """
     from transformers import AutoModel
@@ -121,20 +126,23 @@ def load_sender(
         writer = load_receiver(name, revision=revision, device=device, dtype=dtype, prompt_style=prompt_style)
         lower = freeze(_lower_blocks(writer.model.get_decoder(), blocks))
         return Sender(
-            source, lower, layer=layer, device=writer.device, dtype=writer.dtype, writer=writer, prompt_style=prompt_style
-        )
+            source, lower, layer=layer, device=writer.device, dtype=writer.dtype, weights=dtype, writer=writer,
+            prompt_style=prompt_style,
+        )  # fmt: skip
     chosen_device = pick_device(device)
     chosen_dtype = pick_dtype(dtype, chosen_device)
     config = copy.deepcopy(source.config)
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:blocks]
     config.num_hidden_layers = blocks
+    arguments = loading(dtype, chosen_device)
     with explained(source):
-        model = AutoModel.from_pretrained(source.location, config=config, dtype=chosen_dtype, **source.load_arguments())
+        model = AutoModel.from_pretrained(source.location, config=config, **arguments, **source.load_arguments())
     model.norm = nn.Identity()
     return Sender(
-        source, freeze(model).to(chosen_device), layer=layer, device=chosen_device, dtype=chosen_dtype, prompt_style=prompt_style
-    )
+        source, placed(freeze(model), chosen_device), layer=layer, device=chosen_device, dtype=chosen_dtype,
+        weights=dtype, prompt_style=prompt_style,
+    )  # fmt: skip
 
 
 def check_layer(layer: Layer, name: str, depth: int) -> int:

@@ -9,11 +9,11 @@ import torch
 from latentwire.bridges import BRIDGES, bridge_config
 from latentwire.bridges.base import BridgeEnds
 from latentwire.bridges.costs import BridgeCosts, bridge_costs
-from latentwire.config import STAGE_ONE, ModelSettings, RunConfig
+from latentwire.config import STAGE_ONE, RunConfig
 from latentwire.data.readers import GENERATED_ROWS
 from latentwire.data.task import load_task
 from latentwire.messages.precision import bytes_per_token, wire_format
-from latentwire.models.costs import causal_lm_params, sender_params
+from latentwire.models.costs import causal_lm_bytes, sender_bytes
 from latentwire.models.device import pick_device, pick_dtype
 from latentwire.models.sender import Layer, as_layers, check_layer
 from latentwire.models.source import ModelSource, resolve
@@ -60,9 +60,6 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
     ends = _ends(sender, receiver, layer)
     params = bridge.num_params(ends)
 
-    def weight_bytes(item: ModelSettings, count: int) -> int:
-        return count * pick_dtype(item.dtype, chosen_device).itemsize
-
     training = config.training
     return RunPlan(
         name=config.name,
@@ -80,8 +77,8 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
         message=_message(config, receiver.config.hidden_size, pick_dtype(config.receiver.dtype, chosen_device)),
         device=str(chosen_device),
         trainable_params=params,
-        sender_memory_bytes=weight_bytes(config.sender, sender_params(sender, blocks)),
-        receiver_memory_bytes=weight_bytes(config.receiver, causal_lm_params(receiver)),
+        sender_memory_bytes=sender_bytes(sender, blocks, config.sender.dtype, chosen_device),
+        receiver_memory_bytes=causal_lm_bytes(receiver, config.receiver.dtype, chosen_device),
         # weights, gradients and two moments in float32
         bridge_training_memory_bytes=16 * params,
         # weights, best weights and two moments

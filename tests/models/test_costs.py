@@ -3,13 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentwire.models.costs import causal_lm_params, kv_cache_bytes, sender_params
+from latentwire.models.costs import causal_lm_bytes, kv_cache_bytes, sender_bytes
 from latentwire.models.receiver import load_receiver
 from latentwire.models.sender import load_sender
 from latentwire.models.source import resolve
 from latentwire.prompts import Prompt
 from tests.conftest import FAMILIES
 
+CPU = torch.device("cpu")
 NANO = ("nano-llama", "nano-mistral")
 
 
@@ -21,7 +22,7 @@ def _location(name: str, family_folder: dict[str, str]) -> str:
 def test_counted_receiver_is_what_is_loaded(family_folder: dict[str, str], name: str) -> None:
     location = _location(name, family_folder)
     loaded = sum(parameter.numel() for parameter in load_receiver(location).model.parameters())
-    assert causal_lm_params(resolve(location)) == loaded
+    assert causal_lm_bytes(resolve(location), None, CPU) == 4 * loaded
 
 
 @pytest.mark.parametrize("layer", [0, 1, 4])
@@ -29,13 +30,22 @@ def test_counted_receiver_is_what_is_loaded(family_folder: dict[str, str], name:
 def test_counted_sender_is_what_is_loaded(family_folder: dict[str, str], name: str, layer: int) -> None:
     location = _location(name, family_folder)
     loaded = sum(parameter.numel() for parameter in load_sender(location, layer=layer).model.parameters())
-    assert sender_params(resolve(location), layer) == loaded
+    assert sender_bytes(resolve(location), layer, "bfloat16", CPU) == 2 * loaded
+
+
+def test_quantised_linear_layers_take_a_byte_or_half_of_one() -> None:
+    source = resolve("nano-mistral")
+    model = load_receiver("nano-mistral").model
+    linear = sum(part.weight.numel() for part in model.model.modules() if isinstance(part, torch.nn.Linear))
+    rest = 2 * (sum(parameter.numel() for parameter in model.parameters()) - linear)
+    assert causal_lm_bytes(source, "int8", CPU) == rest + linear
+    assert causal_lm_bytes(source, "int4", CPU) == rest + linear // 2
 
 
 def test_counting_leaves_the_config_alone(family_folder: dict[str, str]) -> None:
     source = resolve(family_folder["gemma3"])
     before = source.config.to_dict()
-    sender_params(source, 1)
+    sender_bytes(source, 1, None, CPU)
     assert source.config.to_dict() == before
 
 

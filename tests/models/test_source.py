@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from latentwire.errors import ArtefactError, LatentWireError, ModelError, UnknownNameError, UsageError
-from latentwire.models.device import pick_device, pick_dtype
+from latentwire.models import device as device_module
+from latentwire.models.device import loading, pick_device, pick_dtype, placed
 from latentwire.models.receiver import load_receiver
 from latentwire.models.sender import load_sender
 from latentwire.models.source import resolve
@@ -132,5 +134,25 @@ def test_environment_chooses_the_device_and_an_argument_wins(monkeypatch: pytest
 
 
 def test_unknown_dtype_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"^unknown dtype 'int8'; use float32, bfloat16, float16$"):
-        pick_dtype("int8", pick_device("cpu"))
+    with pytest.raises(UsageError, match=r"^unknown dtype 'int2'; use float32, bfloat16, float16, int8, int4$"):
+        pick_dtype("int2", pick_device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_quantised_weights_need_a_gpu_and_bitsandbytes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=f"^dtype '{name}' needs a CUDA GPU and the device is 'cpu'; use float32 or"):
+        load_receiver("nano-mistral", device="cpu", dtype=name)
+    monkeypatch.setattr(device_module, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"install it with pip install 'latentwire\[quantised\]'"):
+        loading(name, torch.device("cuda"))
+
+
+def test_quantised_weights_are_asked_for_and_stay_where_they_were_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "find_spec", lambda name: object())
+    arguments = loading("int8", torch.device("cuda:1"))
+    assert arguments["dtype"] == torch.bfloat16
+    assert arguments["device_map"] == {"": "cuda:1"}
+    assert arguments["quantization_config"].load_in_8bit
+    model = torch.nn.Linear(2, 2)
+    model.is_quantized = True  # type: ignore[assignment]
+    assert placed(model, torch.device("meta")).weight.device.type == "cpu"
