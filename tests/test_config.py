@@ -7,7 +7,7 @@ import pytest
 
 from latentwire.config import RunConfig, build_config, load_config
 from latentwire.errors import ConfigError, UnknownNameError
-from latentwire.experiments.plan import is_suite, load_suite
+from latentwire.experiments.work.plan import is_suite, load_suite
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = {

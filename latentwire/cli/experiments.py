@@ -11,7 +11,7 @@ from latentwire.cli.console import emit_json, say
 from latentwire.errors import CheckFailedError, LatentWireError, UsageError
 
 if TYPE_CHECKING:
-    from latentwire.experiments.place import Finding
+    from latentwire.experiments.work.place import Finding
 
 app = typer.Typer(help="The experiments of a suite: plan, status, worker, sync, preflight.", no_args_is_help=True)
 
@@ -42,14 +42,14 @@ def plan(
 
     ``--json`` also shows their commands.
     """
-    from latentwire.experiments.plan import expand, load_suite, register
+    from latentwire.experiments.work.plan import expand, load_suite, register
 
     if preflight:
         _refuse(_findings(config, None))
     suite = load_suite(config)
     experiments = expand(suite)
     if not dry_run:
-        from latentwire.experiments.registry import Registry
+        from latentwire.experiments.registry.registry import Registry
 
         register(Registry(), experiments)
     total_h = sum(item.expected_s for item in experiments) / 3600
@@ -84,8 +84,8 @@ def worker(
     as_json: bool = JSON,
 ) -> None:
     """Run planned experiments, longest first, until none is left. Several workers may share one registry."""
-    from latentwire.experiments.registry import Registry
-    from latentwire.experiments.worker import Worker, WorkerSettings
+    from latentwire.experiments.registry.registry import Registry
+    from latentwire.experiments.work.worker import Worker, WorkerSettings
 
     if preflight and config is not None:
         _refuse(_findings(config, None))
@@ -109,8 +109,8 @@ def worker(
 @app.command("sync")
 def sync_() -> None:
     """Commit results and registry, take what is new upstream (code too), push."""
-    from latentwire.experiments.registry import Registry
-    from latentwire.experiments.sync import sync
+    from latentwire.experiments.exchange.sync import sync
+    from latentwire.experiments.registry.registry import Registry
 
     print(sync(Registry()))
 
@@ -127,9 +127,9 @@ def preflight_(config: str = SUITE_OR_RUN, device: str | None = DEVICE, as_json:
 
 def _findings(config: str, device: str | None) -> list[Finding]:
     from latentwire.config import load_config
-    from latentwire.experiments.needs import needs_of, suite_needs
-    from latentwire.experiments.place import check_place
-    from latentwire.experiments.plan import is_suite, load_suite
+    from latentwire.experiments.work.needs import needs_of, suite_needs
+    from latentwire.experiments.work.place import check_place
+    from latentwire.experiments.work.plan import is_suite, load_suite
 
     if is_suite(config):
         suite = load_suite(config)
@@ -142,7 +142,7 @@ def _findings(config: str, device: str | None) -> list[Finding]:
 
 def _refuse(findings: list[Finding]) -> None:
     """Says what was found. Raises ``LatentWireError`` where it keeps experiments from starting."""
-    from latentwire.experiments.place import problems
+    from latentwire.experiments.work.place import problems
 
     found = problems(findings)
     for item in findings:
@@ -152,6 +152,6 @@ def _refuse(findings: list[Finding]) -> None:
 
 
 def _suite_name(config: str) -> str:
-    from latentwire.experiments.plan import load_suite
+    from latentwire.experiments.work.plan import load_suite
 
     return load_suite(config).name

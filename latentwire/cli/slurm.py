@@ -23,8 +23,8 @@ DRY_RUN = typer.Option(False, "--dry-run", help="Print the script and submit not
 def _script(
     config: str, cluster: str, account: str | None, partition: str | None, gpus: int | None, time: str | None, name: str
 ) -> str:
-    from latentwire.experiments.plan import load_suite
-    from latentwire.experiments.slurm import changed, load_cluster, render
+    from latentwire.experiments.work.plan import load_suite
+    from latentwire.experiments.work.slurm import changed, load_cluster, render
 
     load_suite(config)
     place = changed(load_cluster(cluster), account=account, partition=partition, gpus=gpus, time=time)
@@ -63,7 +63,7 @@ def submit_(
     dry_run: bool = DRY_RUN,
 ) -> None:
     """Render the job script and hand it to sbatch."""
-    from latentwire.experiments.slurm import submit
+    from latentwire.experiments.work.slurm import submit
 
     text = _script(config, cluster, account, partition, gpus, time, f"runs/slurm/{Path(config).stem}.slurm")
     if dry_run:

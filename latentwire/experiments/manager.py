@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from latentwire.errors import LatentWireError, UsageError
-from latentwire.experiments.index import Entry
-from latentwire.experiments.model import Attempt, Experiment, State
-from latentwire.experiments.registry import Registry
+from latentwire.experiments.registry.index import Entry
+from latentwire.experiments.registry.model import Attempt, Experiment, State
+from latentwire.experiments.registry.registry import Registry
+from latentwire.experiments.registry.view import entry_of, experiment_as_json
 from latentwire.experiments.terminal import coloured, print_json, print_table, run_guarded
-from latentwire.experiments.view import entry_of, experiment_as_json
 
 CHECK_FOUND = 3
 RECENT = 20
@@ -90,7 +90,7 @@ def _command(registry: Registry, entries: Sequence[Entry], flags: argparse.Names
     if flags.recent_failures:
         return _recent(registry, as_json=flags.json)
     if flags.sync:
-        from latentwire.experiments.sync import sync
+        from latentwire.experiments.exchange.sync import sync
 
         return _say({"done": sync(registry)}, as_json=flags.json)
     return _explain(registry, flags)
@@ -253,7 +253,7 @@ def _mark(registry: Registry, entries: Sequence[Entry], flags: argparse.Namespac
 
 
 def _validate(registry: Registry, *, as_json: bool) -> int:
-    from latentwire.experiments.check import validate
+    from latentwire.experiments.registry.check import validate
 
     problems = validate(registry)
     if as_json:
@@ -266,7 +266,7 @@ def _validate(registry: Registry, *, as_json: bool) -> int:
 
 
 def _rebuild(registry: Registry, *, as_json: bool) -> int:
-    from latentwire.experiments.repair import restore_corrupt
+    from latentwire.experiments.registry.repair import restore_corrupt
 
     restored = restore_corrupt(registry)
     registry.layout.index.unlink(missing_ok=True)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from latentwire.errors import ArtefactError, StaleClaimError, UsageError
-from latentwire.experiments.jobs import job_id
-from latentwire.experiments.layout import check_name
-from latentwire.experiments.legacy import import_file
-from latentwire.experiments.model import ErrorClass, State
-from latentwire.experiments.registry import Claim, Registry
+from latentwire.experiments.registry.jobs import job_id
+from latentwire.experiments.registry.layout import check_name
+from latentwire.experiments.registry.legacy import import_file
+from latentwire.experiments.registry.model import ErrorClass, State
+from latentwire.experiments.registry.registry import Claim, Registry
 from latentwire.experiments.terminal import print_json, run_guarded
 
 #: of a bare `start`, whose holder sends no heartbeats
@@ -170,7 +170,7 @@ def _from_here(path: str | None) -> str | None:
 
 
 def _fail(registry: Registry, flags: argparse.Namespace) -> int:
-    from latentwire.experiments.failures import classify
+    from latentwire.experiments.failures.classes import classify
 
     claim = _claim(registry, flags)
     verdict = classify(exit_code=flags.exit_code, log_text=_tail(flags.log) or flags.error)
@@ -230,7 +230,7 @@ def _reap(registry: Registry, flags: argparse.Namespace) -> int:
 
 
 def _push(registry: Registry, flags: argparse.Namespace) -> int:
-    from latentwire.experiments.sync import push_results, sync
+    from latentwire.experiments.exchange.sync import push_results, sync
 
     print((sync if flags.command == "sync" else push_results)(registry))
     return 0

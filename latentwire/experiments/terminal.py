@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from latentwire.errors import LatentWireError
-from latentwire.experiments.model import State
+from latentwire.experiments.registry.model import State
 
 _COLOURS = {
     State.COMPLETED.value: "32",

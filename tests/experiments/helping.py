@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from latentwire.experiments.registry import Claim, Registry
+from latentwire.experiments.registry.registry import Claim, Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,7 @@ from latentwire.config import RunConfig, build_config
 from latentwire.data.tinyworld.rows import generate_rows
 from latentwire.evaluation.evaluator import EvaluationSettings
 from latentwire.evaluation.run import EvaluationRequest, evaluate_run
-from latentwire.experiments.model import Attempt, ErrorClass, Experiment, State
+from latentwire.experiments.registry.model import Attempt, ErrorClass, Experiment, State
 from latentwire.training.run import train_run
 
 ANSWER_CUE = "{message}\nQuestion: {question}\nAnswer:"
@@ -101,7 +101,7 @@ def run_planted(root: Path, config: RunConfig, name: str, *, rows: int = 60, eva
 
 def experiment(root: Path, config: RunConfig, name: str, *, error: Exception | None = None, **changes: Any) -> Experiment:
     """What the registry would hold about a run in ``root/runs/<name>``."""
-    from latentwire.experiments.failures import classify
+    from latentwire.experiments.failures.classes import classify
 
     log = root / "runs" / "logs" / f"{name}.log"
     verdict = classify(exit_code=1, log_text=log.read_text()) if error is not None else None

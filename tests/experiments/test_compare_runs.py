@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentwire.experiments.diagnosis import compare_runs
-from latentwire.experiments.model import Attempt, ErrorClass, Experiment, State
+from latentwire.experiments.registry.model import Attempt, ErrorClass, Experiment, State
 from tests.experiments.written import CONFIG, DONE, GOLD, curve, labelled, noisy, written
 
 

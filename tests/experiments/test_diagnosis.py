@@ -16,11 +16,11 @@ import torch
 
 from latentwire.bridges.pooled import PooledBridge
 from latentwire.config import build_config
-from latentwire.experiments.collect import sample_predictions
 from latentwire.experiments.diagnosis import Diagnosis, diagnose
 from latentwire.experiments.diagnosis.hypotheses import HYPOTHESES
 from latentwire.experiments.diagnosis.outputs import hungarian
-from latentwire.experiments.model import ErrorClass, Experiment, State
+from latentwire.experiments.exchange.collect import sample_predictions
+from latentwire.experiments.registry.model import ErrorClass, Experiment, State
 from latentwire.models.receiver import SoftTokens
 from tests.evaluation.making import free
 from tests.experiments.planted import ANSWER_CUE, planted_config, run_planted, sentiment_rows, write_task
@@ -446,7 +446,7 @@ def test_it_runs_on_the_standard_library_alone(tmp_path: Path) -> None:
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
         "from latentwire.experiments.diagnosis import compare_runs, diagnose\n"
-        "from latentwire.experiments.model import Experiment, State\n"
+        "from latentwire.experiments.registry.model import Experiment, State\n"
         "run = Experiment('run', State.COMPLETED, '', run_folder=sys.argv[2])\n"
         "root = Path(sys.argv[3])\n"
         "print(diagnose(run, root=root, others={}).as_json()['cause'], len(compare_runs(run, run, root=root).as_markdown()) > 0)\n"

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from latentwire.errors import NonFiniteLossError
-from latentwire.experiments.failures import ACTIONS, FOLLOWS, MENDS, RETRIES, SYSTEMIC, SystemicStop, Verdict, classify
-from latentwire.experiments.model import Attempt, ErrorClass, State
+from latentwire.experiments.failures.classes import ACTIONS, FOLLOWS, MENDS, RETRIES, SYSTEMIC, SystemicStop, Verdict, classify
+from latentwire.experiments.registry.model import Attempt, ErrorClass, State
 
 ROOT = Path(__file__).resolve().parents[2]
 

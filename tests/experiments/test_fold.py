@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentwire.experiments.events import COMPLETED, ENDINGS, FAILED, PLAN, RERUN, START, Event, parse_event
-from latentwire.experiments.fold import Folded, fold
-from latentwire.experiments.model import ErrorClass, State
+from latentwire.experiments.registry.events import COMPLETED, ENDINGS, FAILED, PLAN, RERUN, START, Event, parse_event
+from latentwire.experiments.registry.fold import Folded, fold
+from latentwire.experiments.registry.model import ErrorClass, State
 
 IDS = st.text("0123456789abcdef", min_size=16, max_size=16)
 OWNERS = st.sampled_from("xyz")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from latentwire.errors import ArtefactError
-from latentwire.experiments.legacy import import_file
-from latentwire.experiments.model import ErrorClass, State
-from latentwire.experiments.registry import Registry
+from latentwire.experiments.registry.legacy import import_file
+from latentwire.experiments.registry.model import ErrorClass, State
+from latentwire.experiments.registry.registry import Registry
 
 OLD = {
     "last_updated": "2030-01-01",

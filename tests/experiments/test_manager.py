@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from latentwire.experiments import manager
-from latentwire.experiments.model import ErrorClass, State
-from latentwire.experiments.registry import Registry
+from latentwire.experiments.registry.model import ErrorClass, State
+from latentwire.experiments.registry.registry import Registry
 from latentwire.experiments.shell import main as shell_main
 from tests.experiments.helping import ROOT, claimed, completed, git, let_lease_run_out, make_clones, plan
 

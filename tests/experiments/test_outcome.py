@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from latentwire.experiments.model import State
-from latentwire.experiments.outcome import read_outcome
-from latentwire.experiments.registry import Registry
+from latentwire.experiments.registry.model import State
+from latentwire.experiments.registry.outcome import read_outcome
+from latentwire.experiments.registry.registry import Registry
 from tests.experiments.helping import claimed, plan, write_result
 
 ROW = {

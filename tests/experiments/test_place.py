@@ -11,10 +11,10 @@ import pytest
 
 from latentwire.cli.app import main
 from latentwire.config import build_config
-from latentwire.experiments import place
-from latentwire.experiments.needs import needs_of, suite_needs
-from latentwire.experiments.place import Needs, check_place, git_findings, problems
-from latentwire.experiments.plan import load_suite
+from latentwire.experiments.work import place
+from latentwire.experiments.work.needs import needs_of, suite_needs
+from latentwire.experiments.work.place import Needs, check_place, git_findings, problems
+from latentwire.experiments.work.plan import load_suite
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = {"task": "tinyworld_topic", "sender": {"model": "nano-llama"}, "receiver": {"model": "nano-mistral"}}
@@ -134,7 +134,7 @@ def test_preflight_ends_with_1_and_one_line_for_each_problem(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LATENTWIRE_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr("latentwire.experiments.needs.MODULES", ("json",))
+    monkeypatch.setattr("latentwire.experiments.work.needs.MODULES", ("json",))
     assert main(["experiments", "preflight", "configs/paper_nano.yaml"]) == 1
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("problem: LATENTWIRE_CACHE")
@@ -142,6 +142,6 @@ def test_preflight_ends_with_1_and_one_line_for_each_problem(
 
 
 def test_place_runs_on_the_standard_library_alone() -> None:
-    code = "import sys, latentwire.experiments.place; print(*{'torch', 'pydantic', 'typer', 'yaml'} & set(sys.modules))"
+    code = "import sys, latentwire.experiments.work.place; print(*{'torch', 'pydantic', 'typer', 'yaml'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.returncode) == ("", 0), done.stderr

@@ -10,9 +10,9 @@ import pytest
 from latentwire.cli.app import main
 from latentwire.config import load_config
 from latentwire.errors import ConfigError, UnknownNameError
-from latentwire.experiments.model import State
-from latentwire.experiments.plan import PlannedExperiment, expand, is_suite, load_suite, register
-from latentwire.experiments.registry import Registry
+from latentwire.experiments.registry.model import State
+from latentwire.experiments.registry.registry import Registry
+from latentwire.experiments.work.plan import PlannedExperiment, expand, is_suite, load_suite, register
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITES = ("paper.yaml", "paper_nano.yaml")

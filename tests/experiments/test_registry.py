@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from latentwire.errors import LatentWireError, StaleClaimError, UnknownNameError, UsageError
-from latentwire.experiments import events as event_files
-from latentwire.experiments.model import ErrorClass, State
-from latentwire.experiments.registry import Claim, Registry
+from latentwire.experiments.registry import events as event_files
+from latentwire.experiments.registry.model import ErrorClass, State
+from latentwire.experiments.registry.registry import Claim, Registry
 from tests.experiments.helping import claimed, completed, let_lease_run_out, plan, write_result
 
 

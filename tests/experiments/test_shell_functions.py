@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from latentwire.experiments.model import Attempt, ErrorClass, State
-from latentwire.experiments.registry import Registry
+from latentwire.experiments.registry.model import Attempt, ErrorClass, State
+from latentwire.experiments.registry.registry import Registry
 from tests.experiments.helping import ROOT, git, make_clones, plan
 
 FUNCTIONS = ROOT / "scripts/registry_functions.sh"

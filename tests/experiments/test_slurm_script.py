@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from latentwire.cli.app import main
-from latentwire.experiments.slurm import Cluster, changed, directives, load_cluster, render
+from latentwire.experiments.work.slurm import Cluster, changed, directives, load_cluster, render
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = "telepathy/submit_reasoning_final.slurm"

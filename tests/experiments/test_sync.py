@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from latentwire.errors import LatentWireError
-from latentwire.experiments import sync as syncing
-from latentwire.experiments.check import validate
-from latentwire.experiments.git import GitError
-from latentwire.experiments.model import ErrorClass, State
-from latentwire.experiments.registry import Registry
-from latentwire.experiments.sync import push_results, sync
+from latentwire.experiments.exchange import sync as syncing
+from latentwire.experiments.exchange.git import GitError
+from latentwire.experiments.exchange.sync import push_results, sync
+from latentwire.experiments.registry.check import validate
+from latentwire.experiments.registry.model import ErrorClass, State
+from latentwire.experiments.registry.registry import Registry
 from tests.experiments.helping import claimed, commit_code, completed, git, make_clones, plan, write_result
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from latentwire.errors import LatentWireError, StoppedEarlyError
-from latentwire.experiments.model import ErrorClass, Experiment, State
-from latentwire.experiments.registry import Registry
-from latentwire.experiments.worker import Summary, Worker, WorkerSettings
+from latentwire.experiments.registry.model import ErrorClass, Experiment, State
+from latentwire.experiments.registry.registry import Registry
+from latentwire.experiments.work.worker import Summary, Worker, WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 #: a command that leaves a result

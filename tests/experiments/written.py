@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from latentwire.evaluation.predictions import PredictionRecord, write_predictions
-from latentwire.experiments.model import Attempt, Experiment, State
+from latentwire.experiments.registry.model import Attempt, Experiment, State
 from latentwire.files import write_json, write_text
 from tests.evaluation.making import header, record
 

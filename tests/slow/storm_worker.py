@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from latentwire.experiments.model import ErrorClass
-from latentwire.experiments.registry import Claim, Registry, StaleClaimError
+from latentwire.experiments.registry.model import ErrorClass
+from latentwire.experiments.registry.registry import Claim, Registry, StaleClaimError
 
 LEASE_S = 8.0
 

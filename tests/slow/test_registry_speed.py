@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from latentwire.experiments.events import COMPLETED, FAILED, PLAN, RERUN, START, Event
-from latentwire.experiments.registry import Registry
+from latentwire.experiments.registry.events import COMPLETED, FAILED, PLAN, RERUN, START, Event
+from latentwire.experiments.registry.registry import Registry
 
 pytestmark = pytest.mark.slow
 MANAGER = Path(__file__).resolve().parents[2] / "scripts/experiment_manager.py"

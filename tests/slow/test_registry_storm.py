@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from latentwire.experiments.check import validate
-from latentwire.experiments.events import parse_event
-from latentwire.experiments.model import State
-from latentwire.experiments.registry import Registry
+from latentwire.experiments.registry.check import validate
+from latentwire.experiments.registry.events import parse_event
+from latentwire.experiments.registry.model import State
+from latentwire.experiments.registry.registry import Registry
 from tests.experiments.helping import git, make_clones, plan
 
 pytestmark = pytest.mark.slow

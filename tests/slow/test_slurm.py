@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from latentwire.experiments.model import Experiment, State
-from latentwire.experiments.registry import Registry
+from latentwire.experiments.registry.model import Experiment, State
+from latentwire.experiments.registry.registry import Registry
 from latentwire.files import file_digest
 from tests.clones import bare_repository, clone, environment, git, manager
 from tests.slurm_testbed import SlurmTestbed

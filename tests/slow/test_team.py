@@ -16,8 +16,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from latentwire.errors import StoppedEarlyError
-from latentwire.experiments.registry import Registry
-from latentwire.experiments.worker import Worker, WorkerSettings
+from latentwire.experiments.registry.registry import Registry
+from latentwire.experiments.work.worker import Worker, WorkerSettings
 from latentwire.files import file_digest
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from latentwire.experiments.diagnosis.curves import Curve, first_parting
 from latentwire.experiments.diagnosis.files import Answered, RunFiles, flattened, read_run
 from latentwire.experiments.diagnosis.outputs import outputs_of
 from latentwire.experiments.diagnosis.peers import config_differences
-from latentwire.experiments.model import Experiment
+from latentwire.experiments.registry.model import Experiment
 
 SCHEMA_VERSION = 1
 #: what two runs never share and nobody asks about

@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 
 from latentwire.experiments.diagnosis.hypotheses import HYPOTHESES, Case, Evidence, Hypothesis, register
 from latentwire.experiments.diagnosis.peers import tasks_of
-from latentwire.experiments.failures import MENDS, SYSTEMIC, classify
-from latentwire.experiments.model import ErrorClass, State
+from latentwire.experiments.failures.classes import MENDS, SYSTEMIC, classify
+from latentwire.experiments.registry.model import ErrorClass, State
 
 #: weight of the run's own error: nothing else comes near it
 NAMED = 10.0

@@ -14,7 +14,7 @@ from typing import Any
 
 from latentwire.errors import ArtefactError
 from latentwire.evaluation.predictions import read_predictions
-from latentwire.experiments.model import Attempt, Experiment
+from latentwire.experiments.registry.model import Attempt, Experiment
 
 #: bytes from the end of an attempt's log that are read
 LOG_TAIL_BYTES = 1 << 20

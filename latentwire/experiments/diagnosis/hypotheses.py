@@ -20,8 +20,8 @@ from latentwire.experiments.diagnosis.curves import Curve
 from latentwire.experiments.diagnosis.files import LogText, RunFiles
 from latentwire.experiments.diagnosis.outputs import Outputs, others_of
 from latentwire.experiments.diagnosis.peers import Peer
-from latentwire.experiments.failures import Verdict
-from latentwire.experiments.model import Attempt, Experiment, State
+from latentwire.experiments.failures.classes import Verdict
+from latentwire.experiments.registry.model import Attempt, Experiment, State
 
 #: from this score on a hypothesis counts as found
 FOUND = 2.0

@@ -12,7 +12,7 @@ from typing import Any
 
 from latentwire.experiments.diagnosis.files import RunFiles, flattened, read_config, read_run
 from latentwire.experiments.diagnosis.outputs import main_outputs
-from latentwire.experiments.model import Experiment, State
+from latentwire.experiments.registry.model import Experiment, State
 
 #: settings that give a run its place, not its result
 PLACE_KEYS = ("output_dir", "seed")

@@ -15,8 +15,8 @@ from latentwire.experiments.diagnosis.files import read_log, read_run
 from latentwire.experiments.diagnosis.hypotheses import Case, Evidence, Finding, weigh
 from latentwire.experiments.diagnosis.outputs import main_outputs
 from latentwire.experiments.diagnosis.peers import find_peers
-from latentwire.experiments.failures import Verdict, classify
-from latentwire.experiments.model import Attempt, ErrorClass, Experiment, State
+from latentwire.experiments.failures.classes import Verdict, classify
+from latentwire.experiments.registry.model import Attempt, ErrorClass, Experiment, State
 
 SCHEMA_VERSION = 1
 #: other causes that are listed under Options, besides those that were found

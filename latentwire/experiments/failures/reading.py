@@ -1,4 +1,4 @@
-"""Reads why a process ended out of an exception or the text of a log. ``latentwire.experiments.failures`` decides with it.
+"""Reads why a process ended out of an exception or the text of a log. ``latentwire.experiments.failures.classes`` decides with it.
 
 Standard library only, Python 3.9.
 """
@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from latentwire.experiments.failure_rules import (
+from latentwire.experiments.failures.rules import (
     BY_ERRNO,
     BY_EXIT_CODE,
     BY_NAME,
@@ -19,7 +19,7 @@ from latentwire.experiments.failure_rules import (
     MESSAGE_RULES,
     SCHEDULER_RULES,
 )
-from latentwire.experiments.model import ErrorClass
+from latentwire.experiments.registry.model import ErrorClass
 
 PREEMPTED_EXIT_CODE = 75
 #: lines from the end of a log that are looked at: enough for a long chained traceback, quick for any log

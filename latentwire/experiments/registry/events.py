@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from latentwire.errors import LatentWireError
-from latentwire.experiments.layout import CORRUPT, Layout
+from latentwire.experiments.registry.layout import CORRUPT, Layout
 from latentwire.files import create_exclusively
 
 PLAN, START, RERUN, IMPORT = "plan", "start", "rerun", "import"

@@ -23,7 +23,7 @@ class State(str, Enum):
 
 
 class ErrorClass(str, Enum):
-    """Why an attempt ended badly; ``latentwire.experiments.failures`` finds it and says what follows."""
+    """Why an attempt ended badly; ``latentwire.experiments.failures.classes`` finds it and says what follows."""
 
     OOM = "oom"
     NAN = "nan"

@@ -19,12 +19,12 @@ from typing import Any
 from uuid import uuid4
 
 from latentwire.errors import LatentWireError, StaleClaimError, StoppedEarlyError
-from latentwire.experiments.child import Child
-from latentwire.experiments.events import utc_now
-from latentwire.experiments.failures import ACTIONS, FOLLOWS, Action, SystemicStop, Verdict, classify
-from latentwire.experiments.model import ErrorClass, Experiment, State
-from latentwire.experiments.registry import Claim, Registry
-from latentwire.experiments.workspace import log_tail, set_aside
+from latentwire.experiments.failures.classes import ACTIONS, FOLLOWS, Action, SystemicStop, Verdict, classify
+from latentwire.experiments.registry.events import utc_now
+from latentwire.experiments.registry.model import ErrorClass, Experiment, State
+from latentwire.experiments.registry.registry import Claim, Registry
+from latentwire.experiments.work.child import Child
+from latentwire.experiments.work.workspace import log_tail, set_aside
 
 Say = Callable[[str], None]
 INVALID_EXIT_CODE = 3

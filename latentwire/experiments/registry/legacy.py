@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentwire.errors import ArtefactError
-from latentwire.experiments.events import IMPORT, PLAN, Event, one_line, read_events, write_event
-from latentwire.experiments.layout import CORRUPT, safe_name
-from latentwire.experiments.model import ErrorClass, State
-from latentwire.experiments.outcome import Outcome, finite, read_outcome
+from latentwire.experiments.registry.events import IMPORT, PLAN, Event, one_line, read_events, write_event
+from latentwire.experiments.registry.layout import CORRUPT, safe_name
+from latentwire.experiments.registry.model import ErrorClass, State
+from latentwire.experiments.registry.outcome import Outcome, finite, read_outcome
 from latentwire.files import digest, write_json
 
 if TYPE_CHECKING:
-    from latentwire.experiments.registry import Registry
+    from latentwire.experiments.registry.registry import Registry
 
 #: our key → keys that old registries used for it
 _SPELLINGS = {
@@ -180,7 +180,7 @@ def _values(content: Any) -> list[Any]:
 
 
 def _class(known: Mapping[str, Any]) -> ErrorClass:
-    from latentwire.experiments.failures import classify
+    from latentwire.experiments.failures.classes import classify
 
     code = known.get("exit_code")
     code, error = code if isinstance(code, int) else None, str(known.get("error") or "")

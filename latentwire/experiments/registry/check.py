@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from latentwire.experiments.layout import CORRUPT
-from latentwire.experiments.model import Experiment, State
-from latentwire.experiments.registry import Registry
+from latentwire.experiments.registry.layout import CORRUPT
+from latentwire.experiments.registry.model import Experiment, State
+from latentwire.experiments.registry.registry import Registry
 from latentwire.files import file_digest
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from latentwire.experiments.events import Event, parse_event, read_events
-from latentwire.experiments.fold import Folded, fold
-from latentwire.experiments.git import Git, GitError
-from latentwire.experiments.model import Attempt, State
-from latentwire.experiments.registry import Registry
-from latentwire.experiments.view import view_content, view_line
+from latentwire.experiments.exchange.git import Git, GitError
+from latentwire.experiments.registry.events import Event, parse_event, read_events
+from latentwire.experiments.registry.fold import Folded, fold
+from latentwire.experiments.registry.model import Attempt, State
+from latentwire.experiments.registry.registry import Registry
+from latentwire.experiments.registry.view import view_content, view_line
 from latentwire.files import write_bytes
 
 

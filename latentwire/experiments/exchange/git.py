@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from latentwire.errors import LatentWireError
-from latentwire.experiments.events import one_line
+from latentwire.experiments.registry.events import one_line
 
 TIMEOUT_S = 300.0
 _FALLBACK_NAME = {"NAME": "latentwire", "EMAIL": "latentwire@localhost"}

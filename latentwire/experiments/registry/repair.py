@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from latentwire.experiments.events import parse_event
-from latentwire.experiments.git import Git, GitError
-from latentwire.experiments.layout import CORRUPT
-from latentwire.experiments.registry import Registry
+from latentwire.experiments.exchange.git import Git, GitError
+from latentwire.experiments.registry.events import parse_event
+from latentwire.experiments.registry.layout import CORRUPT
+from latentwire.experiments.registry.registry import Registry
 from latentwire.files import create_exclusively
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latentwire.errors import LatentWireError
-from latentwire.experiments.fold import Folded
-from latentwire.experiments.layout import Layout
-from latentwire.experiments.leases import Leases
-from latentwire.experiments.view import view_line
+from latentwire.experiments.registry.fold import Folded
+from latentwire.experiments.registry.layout import Layout
+from latentwire.experiments.registry.leases import Leases
+from latentwire.experiments.registry.view import view_line
 from latentwire.files import write_bytes
 
 #: raised when the fold or the line changes its meaning

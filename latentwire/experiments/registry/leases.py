@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from latentwire.errors import LatentWireError
-from latentwire.experiments.events import Event, parse_event
-from latentwire.experiments.layout import Layout
+from latentwire.experiments.registry.events import Event, parse_event
+from latentwire.experiments.registry.layout import Layout
 from latentwire.files import create_exclusively
 
 #: of a lease whose file cannot be read

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from latentwire.experiments.failures import RETRIES
-from latentwire.experiments.fold import Folded
-from latentwire.experiments.model import ErrorClass, State
+from latentwire.experiments.failures.classes import RETRIES
+from latentwire.experiments.registry.fold import Folded
+from latentwire.experiments.registry.model import ErrorClass, State
 
 #: an experiment that kills its worker each time must not take the whole queue with it
 MOST_LOST = 10

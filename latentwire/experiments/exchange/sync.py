@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from latentwire.errors import LatentWireError
-from latentwire.experiments.collect import collect
-from latentwire.experiments.events import COMPLETED, note_on_stderr
-from latentwire.experiments.git import Git, GitError
-from latentwire.experiments.layout import CORRUPT, Layout
-from latentwire.experiments.merge import RunsMerge, set_aside, view_of
-from latentwire.experiments.registry import Registry
+from latentwire.experiments.exchange.collect import collect
+from latentwire.experiments.exchange.git import Git, GitError
+from latentwire.experiments.exchange.merge import RunsMerge, set_aside, view_of
+from latentwire.experiments.registry.events import COMPLETED, note_on_stderr
+from latentwire.experiments.registry.layout import CORRUPT, Layout
+from latentwire.experiments.registry.registry import Registry
 from latentwire.files import create_exclusively, write_bytes
 
 MOST_FILE_BYTES = 5 * 2**20

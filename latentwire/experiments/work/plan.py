@@ -23,7 +23,7 @@ from latentwire.methods import method_class
 from latentwire.schema import Schema, validated
 
 if TYPE_CHECKING:
-    from latentwire.experiments.registry import Registry
+    from latentwire.experiments.registry.registry import Registry
 
 RESULT_FILE = "results.json"
 #: methods that train for as many steps as a bridge

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from latentwire.errors import LatentWireError
-from latentwire.experiments.layout import Layout
-from latentwire.experiments.model import Experiment, State
-from latentwire.experiments.outcome import PREDICTIONS_FOLDER
+from latentwire.experiments.registry.layout import Layout
+from latentwire.experiments.registry.model import Experiment, State
+from latentwire.experiments.registry.outcome import PREDICTIONS_FOLDER
 from latentwire.files import write_text
 
 LOG_HEAD_BYTES, LOG_TAIL_BYTES = 64 * 1024, 192 * 1024

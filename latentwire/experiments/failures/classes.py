@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import Enum
 
-from latentwire.experiments.failure_reading import PREEMPTED_EXIT_CODE, Verdict, last_error, last_line, of_exception, shortened
-from latentwire.experiments.failure_rules import BY_EXIT_CODE, BY_SIGNAL, OWN_FAULT_SIGNALS
-from latentwire.experiments.model import Attempt, ErrorClass
+from latentwire.experiments.failures.reading import PREEMPTED_EXIT_CODE, Verdict, last_error, last_line, of_exception, shortened
+from latentwire.experiments.failures.rules import BY_EXIT_CODE, BY_SIGNAL, OWN_FAULT_SIGNALS
+from latentwire.experiments.registry.model import Attempt, ErrorClass
 
 
 class Action(str, Enum):

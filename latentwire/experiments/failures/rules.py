@@ -1,4 +1,4 @@
-"""The messages that failures leave behind: data only, read by ``latentwire.experiments.failures``.
+"""The messages that failures leave behind: data only, read by ``latentwire.experiments.failures.classes``.
 
 Every pattern is matched against real messages of torch, numpy, transformers, huggingface_hub, datasets, safetensors, the
 operating system, the shell and Slurm. Within one message the first rule that fits decides, so what is specific stands first.
@@ -12,7 +12,7 @@ import re
 from re import Pattern
 from typing import NamedTuple
 
-from latentwire.experiments.model import ErrorClass
+from latentwire.experiments.registry.model import ErrorClass
 
 
 class Rule(NamedTuple):

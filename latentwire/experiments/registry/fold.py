@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from latentwire.experiments.events import (
+from latentwire.experiments.registry.events import (
     COMPLETED,
     ENDINGS,
     IMPORT,
@@ -26,7 +26,7 @@ from latentwire.experiments.events import (
     Note,
     note_on_stderr,
 )
-from latentwire.experiments.model import Attempt, ErrorClass, Experiment, State
+from latentwire.experiments.registry.model import Attempt, ErrorClass, Experiment, State
 
 _KNOWN = frozenset((PLAN, START, RERUN, IMPORT, *ENDINGS))
 #: later decides; within one generation, and where (after a copied runs folder) one attempt has two endings

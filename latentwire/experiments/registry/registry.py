@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from latentwire.errors import StaleClaimError, UnknownNameError, UsageError
-from latentwire.experiments import events as kinds
-from latentwire.experiments.events import Event, Note, new_event, note_on_stderr, one_line, read_events, write_event
-from latentwire.experiments.fold import Folded, fold
-from latentwire.experiments.index import Entry, Index, folder_keys
-from latentwire.experiments.jobs import Jobs, job_id, job_restarts
-from latentwire.experiments.layout import Layout, check_name
-from latentwire.experiments.leases import Lease, Leases, process_identity, process_is_gone
-from latentwire.experiments.model import Attempt, ErrorClass, Experiment, State
-from latentwire.experiments.outcome import finite, read_outcome, stamp
-from latentwire.experiments.view import is_view, view_content
+from latentwire.experiments.registry import events as kinds
+from latentwire.experiments.registry.events import Event, Note, new_event, note_on_stderr, one_line, read_events, write_event
+from latentwire.experiments.registry.fold import Folded, fold
+from latentwire.experiments.registry.index import Entry, Index, folder_keys
+from latentwire.experiments.registry.jobs import Jobs, job_id, job_restarts
+from latentwire.experiments.registry.layout import Layout, check_name
+from latentwire.experiments.registry.leases import Lease, Leases, process_identity, process_is_gone
+from latentwire.experiments.registry.model import Attempt, ErrorClass, Experiment, State
+from latentwire.experiments.registry.outcome import finite, read_outcome, stamp
+from latentwire.experiments.registry.view import is_view, view_content
 from latentwire.files import write_bytes
 
 #: how long an answer of the scheduler is believed
@@ -279,7 +279,7 @@ class Registry:
         except FileNotFoundError:
             present = None
         if present is not None and not is_view(present):
-            from latentwire.experiments.legacy import import_in_place
+            from latentwire.experiments.registry.legacy import import_in_place
 
             import_in_place(self, present.decode("utf-8", "replace"))
             present = None
@@ -313,7 +313,9 @@ class Registry:
         if experiment.state in (State.COMPLETED, State.INVALID):
             hint = "" if experiment.state is State.COMPLETED else "invalid; mark it for re-run when that is mended: "
             return False, hint + experiment.reason
-        from latentwire.experiments.policy import retry_reason  # the rules of all failure classes take as long to load as the rest
+        from latentwire.experiments.registry.policy import (
+            retry_reason,  # the rules of all failure classes take as long to load as the rest
+        )
 
         return retry_reason(folded)
 

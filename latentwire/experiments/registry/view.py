@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from latentwire.experiments.model import Attempt, Experiment
+from latentwire.experiments.registry.model import Attempt, Experiment
 
 _FIRST_LINE = b'{"schema_version": 1, "about": "rebuilt from the events in runs/registry; edits are overwritten", "experiments": {'
 

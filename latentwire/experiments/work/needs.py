@@ -10,8 +10,8 @@ from latentwire.config import RunConfig
 from latentwire.data.readers import read_task
 from latentwire.data.task import load_task
 from latentwire.errors import LatentWireError
-from latentwire.experiments.place import PROBLEM, Needs
-from latentwire.experiments.plan import Suite, expand, runs_of
+from latentwire.experiments.work.place import PROBLEM, Needs
+from latentwire.experiments.work.plan import Suite, expand, runs_of
 from latentwire.models.source import EMBEDDED_FOLDER, ModelSource, resolve
 from latentwire.training.plan import RunPlan, plan_run
 

@@ -1,0 +1,1 @@
+"""Results and registry between clones, through git."""

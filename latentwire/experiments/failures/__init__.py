@@ -1,0 +1,1 @@
+"""Why an attempt ended badly, read out of an exception or a log, and what follows from it."""

@@ -1,0 +1,1 @@
+"""From a suite to finished runs: the plan, the place it needs, workers, job scripts for Slurm."""
