@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -24,10 +25,10 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
     for name in ("configs", "telepathy", "latentwire", "scripts"):
         (folder / name).symlink_to(ROOT / name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("LATENTWIRE_CACHE", str(folder / "cache"))
-        assert main(["demo"]) == 0
+    # a process of its own, as a user starts it; one thread, since another test runs beside it
+    environment = {**os.environ, "LATENTWIRE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-m", "latentwire.cli.app", "demo"], cwd=folder, env=environment, check=False)
+    assert done.returncode == 0
     return folder
 
 
