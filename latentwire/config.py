@@ -29,6 +29,7 @@ class ModelSettings(Schema):
     dtype: Literal["float32", "bfloat16", "float16", "int8", "int4"] | None = Field(
         None, description="default: bfloat16 on accelerators, float32 on a CPU; int8 and int4 need a CUDA GPU"
     )
+    device: str | None = Field(None, description="cpu, mps, cuda or cuda:N where each model has its own; --device puts both on one")
 
 
 class SenderSettings(ModelSettings):
@@ -194,9 +195,10 @@ class RunConfig(PromptSettings):
     @property
     def identity(self) -> str:
         """Hash of all that decides the weights; two configs with equal identity train the same bridge."""
-        unused = {"output_dir"} if self.task == (STAGE_ONE,) else {"output_dir", "pretraining"}
+        unused: dict[str, Any] = {"output_dir": True, "sender": {"device"}, "receiver": {"device"}}
+        unused |= {} if self.task == (STAGE_ONE,) else {"pretraining": True}
         # the default message changes nothing, so runs from before there was a choice keep their identity
-        unused |= {"message"} if self.message == MessageSettings() else set()
+        unused |= {"message": True} if self.message == MessageSettings() else {}
         return digest(self.model_dump_json(exclude=unused))[:16]
 
 

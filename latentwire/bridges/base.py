@@ -155,7 +155,8 @@ class Bridge(nn.Module):
 
     def forward(self, read: SenderStates) -> SoftTokens:
         """Soft tokens whose root mean square is ``gain`` times that of the receiver's embeddings."""
-        vectors, mask = self.vectors(read.states.float(), read.mask)
+        # the sender may be on another device
+        vectors, mask = self.vectors(read.states.to(self.gain.device).float(), read.mask.to(self.gain.device))
         vectors = vectors * torch.rsqrt(vectors.pow(2).mean(-1, keepdim=True) + 1e-6)
         return SoftTokens(vectors * (self.ends.receiver_rms * self.gain) * mask[..., None], mask)
 

@@ -109,8 +109,10 @@ def predict_all(
     _check_ids(task, examples)
     applied = build_control(control, examples, settings.control_seed) if control else None
     predictions: list[Prediction] = []
-    for start in range(0, len(examples), settings.batch_size):
-        batch = examples[start : start + settings.batch_size]
+    batches = [examples[start : start + settings.batch_size] for start in range(0, len(examples), settings.batch_size)]
+    for number, batch in enumerate(batches):
+        for coming in batches[number : number + 2]:
+            method.expect(coming, control=applied)
         predictions += method.predict(batch, max_new_tokens=task.config.max_new_tokens, control=applied)
         advance(f"{task.name} {method.label}{f' ({control})' if control else ''}", len(batch))
     metrics = task.config.metrics

@@ -160,6 +160,10 @@ class Method(ABC):
         """Learns from the train rows, choosing on validation; returns what is worth keeping beside the predictions."""
         return {}
 
+    def expect(self, examples: Sequence[Example], *, control: Control | None = None) -> None:
+        """These examples will be predicted soon, with this control: a method may begin what needs no answer of the last ones."""
+        return
+
     @abstractmethod
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
         """Answers in the order of the examples. ``control`` destroys the information in the message."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from latentwire.data.task import Example
 from latentwire.errors import UsageError
 from latentwire.messages.channel import Channel
 from latentwire.messages.settings import MessageSettings
+from latentwire.methods.ahead import MessagesAhead
 from latentwire.methods.base import AS_THE_TASK_SAYS, SOFT_CONTROLS, Control, FitData, Method, Parts, Prediction
-from latentwire.models.sender import Sender
+from latentwire.models.receiver import SoftTokens
 from latentwire.training.run import ARTEFACT_FOLDER, train_run
 from latentwire.training.trainer import Hooks
 
@@ -31,6 +32,7 @@ class BridgeMethod(Method):
         super().__init__(parts)
         self.bridge, self.sender = parts.bridge, parts.sender
         self.controls = controls_of(self.message)
+        self._ahead: MessagesAhead | None = None
 
     @property
     def message(self) -> MessageSettings:
@@ -56,12 +58,24 @@ class BridgeMethod(Method):
         kept = ("seconds", "steps", "trainable_params", "best_step", "validation", "train_rows", "validation_rows")
         return {key: summary[key] for key in kept}
 
+    def expect(self, examples: Sequence[Example], *, control: Control | None = None) -> None:
+        """Where sender and receiver have a device each, the sender goes ahead."""
+        if self.bridge is not None and self.sender.device != self.parts.receiver.device:
+            self._ahead = self._ahead or MessagesAhead(self._messages)
+            self._ahead.begin(sent_texts(examples, control))
+
+    def _messages(self, texts: Sequence[str]) -> SoftTokens:
+        assert self.bridge is not None
+        soft: SoftTokens = self.bridge(self.sender.read(texts))
+        return soft
+
     @torch.no_grad()
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
         if self.bridge is None:
             raise UsageError(f"method {self.name!r} needs a trained bridge; train one with `latentwire train` or run `make demo`")
         channel = Channel(self.message, self.parts.receiver)
-        return send_and_answer(self.sender, self.bridge, channel, self, examples, max_new_tokens=max_new_tokens, control=control)
+        make = self._ahead.take if self._ahead is not None else self._messages
+        return send_and_answer(make, channel, self, examples, max_new_tokens=max_new_tokens, control=control)
 
 
 def controls_of(message: MessageSettings) -> tuple[str, ...]:
@@ -69,9 +83,15 @@ def controls_of(message: MessageSettings) -> tuple[str, ...]:
     return SOFT_CONTROLS if message.verbatim == "off" else (*SOFT_CONTROLS, "verbatim_only")
 
 
+def sent_texts(examples: Sequence[Example], control: Control | None) -> list[str]:
+    """What the sender reads of each example."""
+    if control is not None and control.replace_texts is not None:
+        return control.replace_texts(examples)
+    return [example.sender_prompt for example in examples]
+
+
 def send_and_answer(
-    sender: Sender,
-    bridge: Bridge,
+    messages: Callable[[Sequence[str]], SoftTokens],
     channel: Channel,
     method: Method,
     examples: Sequence[Example],
@@ -79,15 +99,13 @@ def send_and_answer(
     max_new_tokens: int,
     control: Control | None,
 ) -> list[Prediction]:
-    """The whole path from contexts to answers, with the control applied where the message is made.
+    """The whole path from contexts to answers, with the control applied where the message is made by ``messages``.
 
     Another row's message brings that row's verbatim text; zeros and noise bring none.
     """
     receiver = method.parts.receiver
-    texts = [example.sender_prompt for example in examples]
-    if control is not None and control.replace_texts is not None:
-        texts = control.replace_texts(examples)
-    soft = channel.written(bridge(sender.read(texts)), texts)
+    texts = sent_texts(examples, control)
+    soft = channel.written(messages(texts), texts)
     if control is not None and control.replace_vectors is not None:
         soft = control.replace_vectors(soft, [example.id for example in examples])
     sent = channel.deliver(soft)

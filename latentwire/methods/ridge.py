@@ -50,5 +50,6 @@ class Ridge(Method):
             )
         channel = Channel(self.message, self.parts.receiver)
         return send_and_answer(
-            self.parts.sender, self.bridge, channel, self, examples, max_new_tokens=max_new_tokens, control=control
-        )
+            lambda texts: self.bridge(self.parts.sender.read(texts)), channel, self, examples, max_new_tokens=max_new_tokens,
+            control=control,
+        )  # fmt: skip

@@ -226,20 +226,20 @@ def _silent(line: str) -> None:
 
 
 def load_pair(config: RunConfig, *, device: str | None = None, full_sender: bool = False) -> tuple[Sender, Receiver]:
-    """The two frozen models of a config."""
+    """The two frozen models of a config, both on ``device`` where it is given, else each on its own."""
     sender = load_sender(
         config.sender.model,
         layer=config.sender.layer,
         full=full_sender,
         revision=config.sender.revision,
-        device=device,
+        device=device or config.sender.device,
         dtype=config.sender.dtype,
         prompt_style=config.prompt_style,
     )
     receiver = load_receiver(
         config.receiver.model,
         revision=config.receiver.revision,
-        device=device,
+        device=device or config.receiver.device,
         dtype=config.receiver.dtype,
         prompt_style=config.prompt_style,
     )

@@ -47,7 +47,7 @@ class AdapterLearner(Learner):
 
     def __init__(self, model: ModelSettings, *, rank: int, dora: bool, seed: int, device: str | None = None) -> None:
         peft = _peft("an adapter")
-        self.receiver = load_receiver(model.model, revision=model.revision, device=device, dtype=model.dtype)
+        self.receiver = load_receiver(model.model, revision=model.revision, device=device or model.device, dtype=model.dtype)
         layers = sorted(
             {name.rpartition(".")[2] for name, part in self.receiver.model.model.named_modules() if isinstance(part, nn.Linear)}
         )
