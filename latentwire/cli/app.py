@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 
 from latentwire.cli import (
     ablate,
+    bench,
     bridges,
     cache,
     capacity,
@@ -49,6 +50,7 @@ app.command("pretrain-bridge")(pretrain.pretrain_bridge)
 app.command("ablate")(ablate.ablate)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("bench")(bench.bench)
 app.command("capacity")(capacity.capacity)
 app.command("explain")(explain.explain)
 app.command("preflight")(preflight.preflight)

@@ -122,7 +122,7 @@ class Receiver:
         self.end_ids: set[int] = {self.end_id, *_end_ids(model, source)}
         self.embedding_rms = self._embedding_rms()
         # transformers 5.24 renamed it
-        self._cache_name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+        self.cache_name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
     @torch.no_grad()
     def _embedding_rms(self) -> float:
@@ -320,6 +320,20 @@ class Receiver:
 
     def tree_logits(self, prefix: Prefix, trees: Sequence[OptionTrie | Branches]) -> Float[Tensor, "B N V"]:
         """Logits at the root (the last position of the prefix) and at the nodes of each row's tree. Differentiable."""
+        embeddings, bias, positions = self.tree_inputs(prefix, trees)
+        output = self.model(
+            inputs_embeds=embeddings,
+            attention_mask=bias,
+            position_ids=positions,
+            use_cache=False,
+            logits_to_keep=embeddings.shape[1] - prefix.mask.shape[1] + 1,
+        )
+        return output.logits.float()
+
+    def tree_inputs(
+        self, prefix: Prefix, trees: Sequence[OptionTrie | Branches]
+    ) -> tuple[Float[Tensor, "B T D_r"], Float[Tensor, "B 1 T T"], Int[Tensor, "B T"]]:
+        """What one pass over prefixes and the nodes of their trees reads: embeddings, attention bias, positions."""
         batch, length = prefix.mask.shape
         nodes = max(len(tree.tokens) for tree in trees)
         tokens = torch.zeros(batch, nodes, dtype=torch.long)
@@ -340,14 +354,8 @@ class Receiver:
         # padding looks at itself: a row of the softmax without any entry would be NaN
         allowed |= torch.eye(total, dtype=torch.bool, device=self.device)
         bias = torch.zeros_like(allowed, dtype=self.dtype).masked_fill(~allowed, torch.finfo(self.dtype).min)
-        output = self.model(
-            inputs_embeds=torch.cat([prefix.embeddings, self.embed(tokens.to(self.device))], dim=1),
-            attention_mask=bias[:, None],
-            position_ids=torch.cat([positions, node_positions], dim=1),
-            use_cache=False,
-            logits_to_keep=nodes + 1,
-        )
-        return output.logits.float()
+        embeddings = torch.cat([prefix.embeddings, self.embed(tokens.to(self.device))], dim=1)
+        return embeddings, bias[:, None], torch.cat([positions, node_positions], dim=1)
 
     # --------------------------------------------------------------------------------------------------- generation
 
@@ -383,7 +391,7 @@ class Receiver:
                 attention_mask=attention,
                 position_ids=next_position + step,
                 use_cache=True,
-                **{self._cache_name: getattr(output, self._cache_name)},
+                **{self.cache_name: getattr(output, self.cache_name)},
             )
         return rows
 

@@ -119,7 +119,7 @@ def load_sender(
     blocks = check_layer(layer, source.name, depth)
     if full:
         writer = load_receiver(name, revision=revision, device=device, dtype=dtype, prompt_style=prompt_style)
-        lower = freeze(_lower_blocks(writer.model.get_decoder(), blocks))
+        lower = freeze(lower_blocks(writer.model.get_decoder(), blocks))
         return Sender(
             source, lower, layer=layer, device=writer.device, dtype=writer.dtype, writer=writer, prompt_style=prompt_style
         )
@@ -145,7 +145,7 @@ def check_layer(layer: Layer, name: str, depth: int) -> int:
     return max(as_layers(layer))
 
 
-def _lower_blocks(decoder: nn.Module, layer: int) -> nn.Module:
+def lower_blocks(decoder: nn.Module, layer: int) -> nn.Module:
     """A view of the first ``layer`` blocks of ``decoder`` that shares their weights and leaves ``decoder`` as it is."""
     lower = copy.copy(decoder)
     lower._modules = dict(decoder._modules)

@@ -38,6 +38,7 @@ class RunPlan:
     trainable_params: int
     sender_memory_bytes: int
     receiver_memory_bytes: int
+    answering_memory_bytes: int
     bridge_training_memory_bytes: int
     checkpoint_disk_bytes: int
     artefact_disk_bytes: int
@@ -64,6 +65,8 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
         return count * pick_dtype(item.dtype, chosen_device).itemsize
 
     training = config.training
+    sender_bytes = weight_bytes(config.sender, sender_params(sender, blocks))
+    receiver_bytes = weight_bytes(config.receiver, causal_lm_params(receiver))
     return RunPlan(
         name=config.name,
         folder=str(config.folder),
@@ -80,8 +83,10 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
         message=_message(config, receiver.config.hidden_size, pick_dtype(config.receiver.dtype, chosen_device)),
         device=str(chosen_device),
         trainable_params=params,
-        sender_memory_bytes=weight_bytes(config.sender, sender_params(sender, blocks)),
-        receiver_memory_bytes=weight_bytes(config.receiver, causal_lm_params(receiver)),
+        sender_memory_bytes=sender_bytes,
+        receiver_memory_bytes=receiver_bytes,
+        # the layers that are used and the bridge in float32; a row's activations are small beside them
+        answering_memory_bytes=sender_bytes + receiver_bytes + 4 * params,
         # weights, gradients and two moments in float32
         bridge_training_memory_bytes=16 * params,
         # weights, best weights and two moments
