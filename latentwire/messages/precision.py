@@ -95,9 +95,13 @@ def unpack(
     if finite and not values.isfinite().all():
         row = _row_of(~values.isfinite().all(dim=1), counts.tolist())
         raise ArtefactError(f"message {row} holds a value that is no finite number; it is corrupt, or was packed as something else")
-    mask = torch.arange(int(counts.max()) if len(counts) else 0)[None, :] < counts[:, None]
-    vectors = torch.zeros(*mask.shape, width)
-    vectors[mask] = values
+    most = max((len(content) // size for content in packed), default=0)
+    if most and len(values) == most * len(packed):  # nothing to pad
+        mask, vectors = torch.ones(len(packed), most, dtype=torch.bool), values.view(len(packed), most, width)
+    else:
+        mask = torch.arange(most)[None, :] < counts[:, None]
+        vectors = torch.zeros(*mask.shape, width)
+        vectors[mask] = values
     return SoftTokens(vectors.to(device), mask.to(device))
 
 
@@ -178,6 +182,8 @@ def _numbers(raw: UInt8[Tensor, "N size"], dtype: torch.dtype) -> Tensor:
 
 def _check_fits(wire: Tensor, values: Tensor, counts: Sequence[int], form: WireFormat) -> None:
     """Refuses what the format cannot say: a finite number beyond a float's range, anything not finite as an integer."""
+    if form == "float32":
+        return
     bad = ~wire.isfinite()
     if form in _FLOATS:
         bad &= values.isfinite()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from inspect import signature
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,8 @@ class Prefix:
 
     def __getitem__(self, rows: Sequence[int]) -> Prefix:
         """Some of the rows, without the padding that only others needed."""
+        if len(self.mask) == 1 and list(rows) == [0]:
+            return self
         chosen = torch.tensor(rows, device=self.mask.device)
         mask = self.mask[chosen]
         start = int(mask.any(dim=0).int().argmax())
@@ -121,6 +124,8 @@ class Receiver:
         self.end_id = self.prompter.end_id
         self.end_ids: set[int] = {self.end_id, *_end_ids(model, source)}
         self.embedding_rms = self._embedding_rms()
+        #: most rows of a task share their options and the end of their prompt
+        self._trie = lru_cache(maxsize=64)(self._built_trie)
         # transformers 5.24 renamed it
         self.cache_name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
@@ -171,6 +176,8 @@ class Receiver:
                     "shorten the context or send a shorter message"
                 )
         length = max(len(row) for row in rows)
+        if len(rows) == 1:
+            return Prefix(rows[0][None], torch.ones(1, length, dtype=torch.bool, device=self.device))
         embeddings = torch.stack([F.pad(row, (0, 0, length - len(row), 0)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         mask = torch.arange(length, device=self.device)[None, :] >= (length - lengths)[:, None]
@@ -232,14 +239,14 @@ class Receiver:
 
     def tries(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[OptionTrie]:
         """The option trie of each row; rows with the same options and prompt ending share one."""
-        cache: dict[tuple[str, tuple[str, ...]], OptionTrie] = {}
-        tries = []
-        for prompt, row_options in zip(prompts, options, strict=True):
-            key = (prompt.after, tuple(row_options))
-            if key not in cache:
-                cache[key] = build_trie([self.answer_ids(prompt, option, end=False) for option in row_options], self.end_id)
-            tries.append(cache[key])
-        return tries
+        # what stands directly before an answer decides how it is cut into tokens
+        in_turn = self.prompter.turn is not None
+        endings = [prompt.after if in_turn else prompt.after or prompt.before for prompt in prompts]
+        return [self._trie(ending, tuple(row)) for ending, row in zip(endings, options, strict=True)]
+
+    def _built_trie(self, ending: str, options: tuple[str, ...]) -> OptionTrie:
+        prompt = Prompt("", ending)
+        return build_trie([self.answer_ids(prompt, option, end=False) for option in options], self.end_id)
 
     def score_options(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
         """Log-likelihood in nats of every option of every row, each row in one pass over prefix and trie nodes. Differentiable."""
@@ -336,13 +343,17 @@ class Receiver:
         """What one pass over prefixes and the nodes of their trees reads: embeddings, attention bias, positions."""
         batch, length = prefix.mask.shape
         nodes = max(len(tree.tokens) for tree in trees)
-        tokens = torch.zeros(batch, nodes, dtype=torch.long)
-        depths = torch.zeros(batch, nodes, dtype=torch.long)
-        sees = torch.eye(nodes, dtype=torch.bool).repeat(batch, 1, 1)
-        for row, tree in enumerate(trees):
-            own = len(tree.tokens)
-            tokens[row, :own], depths[row, :own] = torch.tensor(tree.tokens).long(), torch.tensor(tree.depths).long()
-            sees[row, :own, :own] = tree.sees
+        if all(tree is trees[0] for tree in trees):
+            tokens, depths = (part.expand(batch, nodes) for part in trees[0].places)
+            sees = trees[0].sees.expand(batch, nodes, nodes)
+        else:
+            tokens = torch.zeros(batch, nodes, dtype=torch.long)
+            depths = torch.zeros(batch, nodes, dtype=torch.long)
+            sees = torch.eye(nodes, dtype=torch.bool).repeat(batch, 1, 1)
+            for row, tree in enumerate(trees):
+                own = len(tree.tokens)
+                tokens[row, :own], depths[row, :own] = tree.places
+                sees[row, :own, :own] = tree.sees
         positions = _positions(prefix.mask)
         node_positions = positions[:, -1:] + depths.to(self.device)
         total = length + nodes
@@ -370,12 +381,14 @@ class Receiver:
         return rows
 
     def _generate_part(self, prefix: Prefix, max_new_tokens: int) -> list[list[int]]:
-        attention, positions = prefix.mask.long(), _positions(prefix.mask)
+        positions = _positions(prefix.mask)
+        # a single row has no padding, so it needs no mask
+        attention = prefix.mask.long() if len(prefix.mask) > 1 else None
         output = self.model(
             inputs_embeds=prefix.embeddings, attention_mask=attention, position_ids=positions, use_cache=True, logits_to_keep=1
         )
         next_position = positions[:, -1:] + 1
-        running = [True] * len(attention)
+        running = [True] * len(prefix.mask)
         rows: list[list[int]] = [[] for _ in running]
         for step in range(max_new_tokens):
             chosen = output.logits[:, -1].argmax(-1)
@@ -385,7 +398,7 @@ class Receiver:
                     rows[row].append(token)
             if step == max_new_tokens - 1 or not any(running):
                 break
-            attention = F.pad(attention, (0, 1), value=1)
+            attention = None if attention is None else F.pad(attention, (0, 1), value=1)
             output = self.model(
                 input_ids=chosen[:, None],
                 attention_mask=attention,

@@ -78,7 +78,11 @@ class Sender:
         encoded, skip = self.prompter.context_ids(contexts)
         ids, mask = pad_right(encoded, self.tokenizer.pad_token_id or 0, self.device)
         several = not isinstance(self.layer, int)
-        output = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=False, output_hidden_states=several)
+        # known without asking the device: rows of one length need no mask
+        padded = len({len(row) for row in encoded}) > 1
+        output = self.model(
+            input_ids=ids, attention_mask=mask.long() if padded else None, use_cache=False, output_hidden_states=several
+        )
         states = output.last_hidden_state
         if several:
             states = torch.cat([output.hidden_states[layer] for layer in as_layers(self.layer)], dim=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +16,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+#: characters of a text whose tokens are remembered
+_REMEMBERED_LENGTH = 1024
+
+
+@lru_cache(maxsize=16)
+def _leading(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    return tuple(tokenizer("")["input_ids"])
+
+
 def leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """What the tokenizer puts before every text (its BOS, or nothing)."""
-    return list(tokenizer("")["input_ids"])
+    return list(_leading(tokenizer))
 
 
 def encode_contexts(
@@ -49,7 +59,18 @@ def encode_contexts(
 
 
 def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text that stands inside a prompt."""
+    """Token ids of a text that stands inside a prompt. The latest short ones are remembered: most prompts end alike."""
+    if len(text) > _REMEMBERED_LENGTH:
+        return _encoded(tokenizer, text)
+    return list(_remembered(tokenizer, text))
+
+
+@lru_cache(maxsize=256)
+def _remembered(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    return tuple(_encoded(tokenizer, text))
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 

@@ -34,6 +34,11 @@ class OptionTrie:
         return [token for _, token in self.paths[option]]
 
     @cached_property
+    def places(self) -> tuple[Int[Tensor, " nodes"], Int[Tensor, " nodes"]]:
+        """Tokens and depths of the nodes (root left out)."""
+        return _places(self.tokens, self.depths)
+
+    @cached_property
     def sees(self) -> Bool[Tensor, "nodes nodes"]:
         """Which nodes (root left out) each node may attend to: itself and those before it on its path."""
         allowed = torch.eye(len(self.tokens), dtype=torch.bool)
@@ -68,10 +73,19 @@ class Branches:
     paths: tuple[tuple[tuple[int, int], ...], ...]
 
     @cached_property
+    def places(self) -> tuple[Int[Tensor, " nodes"], Int[Tensor, " nodes"]]:
+        """Tokens and depths of the nodes (root left out)."""
+        return _places(self.tokens, self.depths)
+
+    @cached_property
     def sees(self) -> Bool[Tensor, "nodes nodes"]:
         """Which nodes (root left out) each node may attend to: those of its branch up to itself."""
         branch = torch.tensor(self.depths).eq(1).cumsum(0)
         return (branch[:, None] == branch[None, :]).tril()
+
+
+def _places(tokens: Sequence[int], depths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    return torch.tensor(tokens, dtype=torch.long), torch.tensor(depths, dtype=torch.long)
 
 
 def build_branches(branches: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Branches:
