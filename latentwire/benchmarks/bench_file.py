@@ -123,7 +123,8 @@ class MemoryCase(TypedDict):
     peak_bytes: int
     #: the most that the device's allocator held, None on a CPU
     device_peak_bytes: int | None
-    #: peak of the whole resident set, files mapped into it included
+    #: the same of the whole resident set, files mapped into it included
+    after_imports_resident_bytes: int
     resident_peak_bytes: int
 
 

@@ -41,14 +41,19 @@ def measure_memory(request: MemoryRequest) -> tuple[MemoryCase, list[Ratio]]:
         used_weights_bytes=found["used_weights_bytes"],
         estimated_bytes=plan.answering_memory_bytes,
         after_imports_bytes=found["after_imports_bytes"],
+        after_imports_resident_bytes=found["after_imports_resident_bytes"],
         peak_bytes=found["peak_bytes"],
         device_peak_bytes=found["device_peak_bytes"],
         resident_peak_bytes=found["resident_peak_bytes"],
     )
-    held = case["device_peak_bytes"] or case["peak_bytes"] - case["after_imports_bytes"]
+    used, estimated = case["used_weights_bytes"], case["estimated_bytes"]
+    anonymous = case["peak_bytes"] - case["after_imports_bytes"]
+    # weights that stay mapped from their file are resident, not anonymous
+    held = case["device_peak_bytes"] or case["resident_peak_bytes"] - case["after_imports_resident_bytes"]
     return case, [
-        _plain("peak / used weights", held / case["used_weights_bytes"], most=PEAK_MOST),
-        _plain("peak / estimate", held / case["estimated_bytes"], most=1 + ESTIMATE_OFF, least=1 - ESTIMATE_OFF),
+        _plain("anonymous peak / used weights", anonymous / used, most=PEAK_MOST),
+        _plain("peak / used weights", held / used, most=PEAK_MOST),
+        _plain("peak / estimate", held / estimated, most=1 + ESTIMATE_OFF, least=1 - ESTIMATE_OFF),
     ]
 
 

@@ -74,7 +74,7 @@ def measured(request: dict[str, Any]) -> dict[str, Any]:
     task = load_task(request["task"] or config.task[0], config.variant)
     read = read_task(task, "test", data_dir=request["data_dir"] or config.data.data_dir, max_rows=8)
     rows = fit_rows(task, read, sender=sender_end, receiver=receiver_end).examples
-    before, _ = memory_bytes()
+    before, before_resident = memory_bytes()
     peak = Peak()
     peak.start()
     bridge = Bridge.from_pretrained(folder / ARTEFACT_FOLDER)
@@ -88,6 +88,7 @@ def measured(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "used_weights_bytes": sum(item.numel() * item.element_size() for module in modules for item in module.parameters()),
         "after_imports_bytes": before,
+        "after_imports_resident_bytes": before_resident,
         "peak_bytes": peak.anonymous,
         "resident_peak_bytes": peak.resident,
         "device_peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,

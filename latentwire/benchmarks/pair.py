@@ -84,7 +84,7 @@ def load_bench_pair(
         ArtefactError: the folder holds no run with a bridge. DataError: the task's rows are not there.
     """
     config = saved_config(folder)
-    bridge = Bridge.from_pretrained(folder / ARTEFACT_FOLDER)
+    bridge = Bridge.from_pretrained(folder / ARTEFACT_FOLDER).requires_grad_(False)
     sender_end, receiver_end = load_prompters(config)
     chosen = load_task(task or config.task[0], config.variant)
     read = read_task(chosen, "test", data_dir=data_dir or config.data.data_dir, max_rows=max_rows)

@@ -18,7 +18,8 @@ from latentwire.files import write_json
 from latentwire.models.source import resolve
 from latentwire.training.run import ARTEFACT_FOLDER, CONFIG_FILE, load_pair, new_bridge
 
-BRIDGE: dict[str, Any] = {"name": "pooled", "tokens_per_soft_token": 4}
+#: the paper's: eight soft tokens, whatever the context
+BRIDGE: dict[str, Any] = {"name": "perceiver", "soft_tokens": 8}
 
 
 @dataclass(frozen=True)

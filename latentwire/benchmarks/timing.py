@@ -141,7 +141,7 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def loglog_slope(sizes: Sequence[float], times: Sequence[float]) -> float:
+def loglog_slope(sizes: Sequence[int], times: Sequence[float]) -> float:
     """Least-squares slope of log time over log size: 1 where twice the size costs twice the time."""
     slope, _ = np.polyfit(np.log(np.asarray(sizes, float)), np.log(np.asarray(times, float)), 1)
     return float(slope)
