@@ -103,7 +103,9 @@ class PaperStep:
 
 
 def step_config(pair: BenchPair, batch_size: int) -> RunConfig:
-    """The pair's config for one plain task: the answer's tokens are taught, nothing before and nothing beside them."""
+    """The pair's config for one plain task: the answer's tokens are taught, nothing before and nothing beside them, with the
+    paper's AdamW.
+    """
     training = pair.config.training.model_copy(
         update={
             "batch_size": batch_size,
@@ -112,6 +114,7 @@ def step_config(pair: BenchPair, batch_size: int) -> RunConfig:
             "option_objective": "answer",
             "questions_per_message": 1,
             "token_dropout": 0.0,
+            "optimizer": "adamw",
             # a step of a benchmark reports nothing, as most steps of a training do
             "log_every": 10**9,
             "steps": 10**6,

@@ -167,7 +167,7 @@ def _raw(values: Tensor) -> np.ndarray:
     values = values.contiguous()
     size = values.dtype.itemsize
     whole = values.view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[size]).numpy()
-    return whole.astype(whole.dtype.newbyteorder("<")).view(np.uint8).reshape(len(values), values.shape[1] * size)
+    return whole.astype(whole.dtype.newbyteorder("<"), copy=False).view(np.uint8).reshape(len(values), values.shape[1] * size)
 
 
 def _numbers(raw: UInt8[Tensor, "N size"], dtype: torch.dtype) -> Tensor:

@@ -27,7 +27,7 @@ from latentwire.models.device import pick_device, pick_dtype
 from latentwire.models.freezing import freeze
 from latentwire.models.source import ModelSource, explained, resolve
 from latentwire.models.tokens import encode_plain
-from latentwire.models.trie import Branches, OptionTrie, build_trie
+from latentwire.models.trie import Branches, OptionTrie, build_trie, stacked
 from latentwire.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class Prefix:
 
     def __getitem__(self, rows: Sequence[int]) -> Prefix:
         """Some of the rows, without the padding that only others needed."""
-        if len(self.mask) == 1 and list(rows) == [0]:
+        # the longest row of a prefix has no padding, so there is none to take off where all rows stay
+        if list(rows) == list(range(len(self.mask))):
             return self
         chosen = torch.tensor(rows, device=self.mask.device)
         mask = self.mask[chosen]
@@ -255,6 +256,10 @@ class Receiver:
         for part in parts(lengths, self.device):
             asked = [tries[row] for row in part]
             logits = self.tree_logits(prefix[part], asked)
+            if not logits.requires_grad and all(trie is asked[0] for trie in asked):
+                for row, own in zip(part, asked[0].batch_scores(logits), strict=True):
+                    scores[row] = own
+                continue
             for row, trie, own in zip(part, asked, logits, strict=True):
                 scores[row] = trie.option_scores(own, own.logsumexp(-1))
         return scores
@@ -342,18 +347,16 @@ class Receiver:
     ) -> tuple[Float[Tensor, "B T D_r"], Float[Tensor, "B 1 T T"], Int[Tensor, "B T"]]:
         """What one pass over prefixes and the nodes of their trees reads: embeddings, attention bias, positions."""
         batch, length = prefix.mask.shape
-        nodes = max(len(tree.tokens) for tree in trees)
-        if all(tree is trees[0] for tree in trees):
-            tokens, depths = (part.expand(batch, nodes) for part in trees[0].places)
-            sees = trees[0].sees.expand(batch, nodes, nodes)
-        else:
-            tokens = torch.zeros(batch, nodes, dtype=torch.long)
-            depths = torch.zeros(batch, nodes, dtype=torch.long)
-            sees = torch.eye(nodes, dtype=torch.bool).repeat(batch, 1, 1)
-            for row, tree in enumerate(trees):
-                own = len(tree.tokens)
-                tokens[row, :own], depths[row, :own] = tree.places
-                sees[row, :own, :own] = tree.sees
+        if batch == 1 and isinstance(trees[0], OptionTrie):
+            tokens, depths = (part.to(self.device) for part in trees[0].places)
+            positions = torch.arange(length, device=self.device)
+            return (
+                torch.cat([prefix.embeddings, self.embed(tokens[None])], dim=1),
+                trees[0].bias(length, self.dtype, self.device),
+                torch.cat([positions, positions[-1:] + depths])[None],
+            )
+        tokens, depths, sees = stacked(trees)
+        nodes = tokens.shape[1]
         positions = _positions(prefix.mask)
         node_positions = positions[:, -1:] + depths.to(self.device)
         total = length + nodes

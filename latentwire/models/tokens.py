@@ -96,6 +96,9 @@ def first_tokens(tokenizer: PreTrainedTokenizerBase, text: str, count: int) -> s
 
 def pad_right(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
     """Ids [B, T] padded at the end, and the mask of real tokens."""
+    if len(rows) == 1:
+        ids = torch.tensor([list(rows[0])], dtype=torch.long, device=device)
+        return ids, torch.ones_like(ids, dtype=torch.bool)
     length = max(len(row) for row in rows)
     ids = torch.tensor([[*row, *[pad_id] * (length - len(row))] for row in rows], dtype=torch.long)
     lengths = torch.tensor([len(row) for row in rows])

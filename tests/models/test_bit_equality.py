@@ -99,3 +99,33 @@ def test_remembered_tokens_are_those_of_the_tokenizer_and_nobody_can_spoil_them(
     first = encode_plain(receiver.tokenizer, text)
     first.append(-1)
     assert encode_plain(receiver.tokenizer, text) == receiver.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_rows_of_one_trie_are_scored_together_as_one_by_one(receiver: Receiver) -> None:
+    prefix = receiver.prefix(PROMPTS)
+    (trie,) = receiver.tries(PROMPTS[:1], [OPTIONS])
+    with torch.no_grad():
+        logits = receiver.tree_logits(prefix, [trie, trie])
+    together = trie.batch_scores(logits)
+    for own, scores in zip(logits, together, strict=True):
+        assert torch.equal(scores, trie.option_scores(own, own.logsumexp(-1)))
+
+
+@pytest.mark.parametrize("options", [OPTIONS, ["red", "blue"]])
+def test_the_kept_bias_is_the_one_a_batch_builds(receiver: Receiver, options: list[str]) -> None:
+    alone, both = receiver.prefix(PROMPTS[1:]), receiver.prefix(PROMPTS)
+    (trie,) = receiver.tries(PROMPTS[1:], [options])
+    # the second row is the longer one, so nothing is padded in it
+    embeddings, bias, positions = (part[1:] for part in receiver.tree_inputs(both, [trie, trie]))
+    for _ in range(2):
+        own = receiver.tree_inputs(alone, [trie])
+        assert torch.equal(own[0], embeddings)
+        assert torch.equal(own[1], bias)
+        assert torch.equal(own[2], positions)
+
+
+def test_a_trie_keeps_few_biases() -> None:
+    trie = build_trie([[1, 2], [1, 3, 4]], None)
+    for length in range(1, 40):
+        assert trie.bias(length, torch.float32, torch.device("cpu")).shape[-1] == length + len(trie.tokens)
+    assert len(trie._biases) <= 8
