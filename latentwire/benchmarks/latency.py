@@ -78,15 +78,17 @@ def measure_latency(
         bridge_share=round(times.ratio("bridge_module", "floor").value, 4),
         stages=stages,
     )
-    return found, _ratios(benchmark, times, case, batch_size, text_most)
+    own = rows is pair.rows
+    return found, _ratios(benchmark, times, case, batch_size, text_most, relay_least=RELAY_LEAST if own else None)
 
 
-def _ratios(benchmark: str, times: Times, case: str, batch_size: int, text_most: float | None) -> list[Ratio]:
+def _ratios(
+    benchmark: str, times: Times, case: str, batch_size: int, text_most: float | None, *, relay_least: float | None
+) -> list[Ratio]:
     most = FLOOR_MOST_BATCHED if batch_size >= BATCHED else FLOOR_MOST
     found = [timed_ratio(benchmark, times, ("bridge", "floor"), case, most=most)]
     if "text_relay" in times.wall_ms:
-        least = RELAY_LEAST if batch_size == 1 and text_most is None else None
-        found.append(timed_ratio(benchmark, times, ("text_relay", "bridge"), case, least=least))
+        found.append(timed_ratio(benchmark, times, ("text_relay", "bridge"), case, least=relay_least))
     if "receiver_text" in times.wall_ms:
         found.append(timed_ratio(benchmark, times, ("bridge", "receiver_text"), case, most=text_most))
     return found
