@@ -177,7 +177,12 @@ def _batched(request: BenchRequest, pair: BenchPair, bench: Bench, watch: Watch)
 
 def _memory(request: BenchRequest, pair: BenchPair, bench: Bench, watch: Watch) -> None:
     asked = MemoryRequest(
-        request.folder, task=request.task, data_dir=request.data_dir, device=request.device, threads=torch.get_num_threads()
+        request.folder,
+        task=request.task,
+        data_dir=request.data_dir,
+        device=request.device,
+        threads=torch.get_num_threads(),
+        asked=request.sized,
     )
     found, ratios = measure_memory(asked)
     bench["memory"].append(found)

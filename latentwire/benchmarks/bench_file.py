@@ -23,6 +23,8 @@ class Ratio(TypedDict):
     value: float
     low: float
     high: float
+    #: the same of processor time, None where that is no time at all: on a busy machine the steadier of the two
+    cpu_value: float | None
     n: int
     #: what it should be at most or at least, and whether it is; None where nothing is asked
     most: float | None
@@ -189,7 +191,8 @@ def ratio_row(
     )
     low, value, high = (round(number, 4) for number in (found.low, found.value, found.high))
     return Ratio(
-        benchmark=benchmark, name=name, case=case, value=value, low=low, high=high, n=n, most=most, least=least, met=met
+        benchmark=benchmark, name=name, case=case, value=value, low=low, high=high,
+        cpu_value=None if found.cpu is None else round(found.cpu, 4), n=n, most=most, least=least, met=met,
     )  # fmt: skip
 
 

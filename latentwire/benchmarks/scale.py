@@ -69,7 +69,7 @@ def _curve(
             why = str(end)
             break
         with torch.no_grad():
-            once, _ = timed(run, 0, pair.device)
+            once = timed(run, 0, pair.device).wall_ms
             count = max(_LEAST, min(repetitions, int(1000 * _POINT_SECONDS / once)))
             times = measure({"point": run}, device=pair.device, repetitions=count, warmup=1)
         points.append(Point(size=size, times=times.spread("point")))

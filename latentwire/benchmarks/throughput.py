@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from latentwire.benchmarks.bench_file import Ratio, ThroughputCase, ratio_row
 from latentwire.benchmarks.pair import BenchPair
@@ -35,7 +36,8 @@ def measure_throughput(
     rates = {
         name: [1000 * rows / value for value in times.wall_ms[name]] for name, rows in (("batched", size), ("single", _SINGLE_ROWS))
     }
-    gain = paired_ratio(rates["batched"], rates["single"])
+    cpu = times.cpu_ratio("single", "batched") * size / _SINGLE_ROWS
+    gain = replace(paired_ratio(rates["batched"], rates["single"]), cpu=cpu)
     medians = {name: sorted(values)[len(values) // 2] for name, values in rates.items()}
     case = ThroughputCase(
         batch_size=size,

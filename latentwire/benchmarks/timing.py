@@ -10,9 +10,9 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -40,18 +40,25 @@ class Spread(TypedDict):
 
 @dataclass(frozen=True)
 class PairedRatio:
-    """Median over repetitions of one candidate's time over another's, with its 95 % interval."""
+    """Median over repetitions of one candidate's time over another's, with its 95 % interval.
+
+    ``cpu``: the same of the process's processor time, which time that others take on a busy machine does not enter.
+    """
 
     value: float
     low: float
     high: float
+    cpu: float | None = None
 
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds of every repetition: by the clock on the wall, and between device events where the device has them."""
+    """Milliseconds of every repetition: by the clock on the wall, of processor time, and between device events where the device
+    has them.
+    """
 
     wall_ms: Mapping[str, Sequence[float]]
+    cpu_ms: Mapping[str, Sequence[float]]
     device_ms: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def spread(self, name: str) -> Spread:
@@ -65,7 +72,11 @@ class Times:
 
     def ratio(self, name: str, other: str) -> PairedRatio:
         """The time of ``name`` over that of ``other``."""
-        return paired_ratio(self.wall_ms[name], self.wall_ms[other])
+        return replace(paired_ratio(self.wall_ms[name], self.wall_ms[other]), cpu=self.cpu_ratio(name, other))
+
+    def cpu_ratio(self, name: str, other: str) -> float:
+        """The same of processor time."""
+        return paired_ratio(self.cpu_ms[name], self.cpu_ms[other]).value
 
 
 def paired_ratio(times: Sequence[float], others: Sequence[float], *, seed: int = 0) -> PairedRatio:
@@ -90,35 +101,42 @@ def measure(
     ends with a synchronisation, so that it pays for its own work only.
     """
     names, rng = list(candidates), Random(0)
-    wall: dict[str, list[float]] = {name: [] for name in names}
-    events: dict[str, list[float]] = {name: [] for name in names}
+    taken: dict[str, list[Sample]] = {name: [] for name in names}
     for turn in range(warmup + repetitions):
         with _without_collection():
             for name in rng.sample(names, len(names)):
-                wall_ms, device_ms = timed(candidates[name], turn, device)
+                sample = timed(candidates[name], turn, device)
                 if turn >= warmup:
-                    wall[name].append(wall_ms)
-                    if device_ms is not None:
-                        events[name].append(device_ms)
+                    taken[name].append(sample)
         advance(turn + 1, warmup + repetitions)
-    return Times(wall, {name: values for name, values in events.items() if values})
+    return Times(
+        {name: [sample.wall_ms for sample in samples] for name, samples in taken.items()},
+        {name: [sample.cpu_ms for sample in samples] for name, samples in taken.items()},
+        {name: [sample.device_ms for sample in samples if sample.device_ms is not None] for name, samples in taken.items()},
+    )
 
 
-def timed(candidate: Candidate, turn: int, device: torch.device) -> tuple[float, float | None]:
-    """Milliseconds by the clock on the wall and, on a CUDA device, between two of its events."""
+class Sample(NamedTuple):
+    """One run: milliseconds by the clock on the wall, of processor time, and between two events of a CUDA device."""
+
+    wall_ms: float
+    cpu_ms: float
+    device_ms: float | None
+
+
+def timed(candidate: Candidate, turn: int, device: torch.device) -> Sample:
+    """Runs a candidate once; whatever the device still has to do ahead of it or for it is waited for."""
     synchronise(device)
-    if device.type != "cuda":
-        started = time.perf_counter()
-        candidate(turn)
-        synchronise(device)
-        return 1000 * (time.perf_counter() - started), None
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    started = time.perf_counter()
-    begin.record()
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
+    started, cpu_started = time.perf_counter(), time.process_time()
+    if events:
+        events[0].record()
     candidate(turn)
-    end.record()
+    if events:
+        events[1].record()
     synchronise(device)
-    return 1000 * (time.perf_counter() - started), begin.elapsed_time(end)
+    wall, cpu = time.perf_counter() - started, time.process_time() - cpu_started
+    return Sample(1000 * wall, 1000 * cpu, events[0].elapsed_time(events[1]) if events else None)
 
 
 def synchronise(device: torch.device) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from latentwire.benchmarks.bench_file import Ratio, TrainingCase, ratio_row
 from latentwire.benchmarks.pair import BenchPair
-from latentwire.benchmarks.timing import measure, paired_ratio
+from latentwire.benchmarks.timing import measure
 from latentwire.bridges.base import Bridge
 from latentwire.config import FirstStage, RunConfig, Terms
 from latentwire.data.task import Example
@@ -158,7 +158,7 @@ def measure_training(
 
         times = measure({"step": ours, "paper": paper}, device=pair.device, repetitions=repetitions, warmup=2, advance=advance)
         baseline.close()
-    gain = paired_ratio(times.wall_ms["paper"], times.wall_ms["step"])
+    gain = times.ratio("paper", "step")
     sender_counts = pair.parts.sender.prompter.count_texts([row.sender_prompt for row in rows])
     answers = [len(pair.parts.receiver.answer_ids(row.receiver_prompt, row.answer)) for row in rows]
     spreads = {name: times.spread(name) for name in ("step", "paper")}

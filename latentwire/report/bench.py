@@ -35,12 +35,13 @@ def ratio_table(bench: Bench) -> Table:
     pair = f"{run['pair']['sender']['name']} → {run['pair']['bridge']['name']} → {run['pair']['receiver']['name']}"
     title = f"{pair} · {run['task']} · {run['hardware']['device']}, {run['threads']} thread(s) · medians of paired repetitions"
     table = Table(title=title, title_justify="left")
-    for column in ("benchmark", "ratio", "case", "value (95 % interval)", "n", "asked", "met"):
-        table.add_column(column, justify="right" if column in ("value (95 % interval)", "n") else "left")
+    for column in ("benchmark", "ratio", "case", "value (95 % interval)", "by CPU time", "n", "asked", "met"):
+        table.add_column(column, justify="right" if column in ("value (95 % interval)", "by CPU time", "n") else "left")
     for ratio in bench["ratios"]:
         value = f"{ratio['value']:.3g} ({ratio['low']:.3g}–{ratio['high']:.3g})"
         met = {True: "yes", False: "NO", None: ""}[ratio["met"]]
-        table.add_row(ratio["benchmark"], ratio["name"], ratio["case"], value, str(ratio["n"]), asked(ratio), met)
+        cpu = "" if ratio["cpu_value"] is None else f"{ratio['cpu_value']:.3g}"
+        table.add_row(ratio["benchmark"], ratio["name"], ratio["case"], value, cpu, str(ratio["n"]), asked(ratio), met)
     return table
 
 

@@ -39,6 +39,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ratio]:
 @pytest.mark.parametrize("name", sorted(BOUNDS))
 def test_no_ratio_left_its_bounds(found: dict[str, Ratio], name: str) -> None:
     bound, ratio = BOUNDS[name], found[name]
-    # a busy machine widens the interval; only an interval that lies outside is a finding
-    assert ratio["low"] <= bound.get("most", float("inf")), ratio
-    assert ratio["high"] >= bound.get("least", 0.0), ratio
+    # a busy machine moves the clock, not processor time; a real loss moves both
+    values = [ratio["value"], ratio["value"] if ratio["cpu_value"] is None else ratio["cpu_value"]]
+    assert min(values) <= bound.get("most", float("inf")), ratio
+    assert max(values) >= bound.get("least", 0.0), ratio
