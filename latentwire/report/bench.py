@@ -165,4 +165,5 @@ def _draw_stages(axis: Any, cases: list[LatencyCase]) -> None:
     axis.invert_yaxis()
     axis.set(xlim=(0, 100), xlabel="% of the bridge's time")
     axis.set_title("Stages of the bridge's path", loc="left")
-    axis.legend(frameon=False, fontsize=8, ncols=2)
+    # behind the axis: a full bar leaves no room for it
+    axis.legend(frameon=False, fontsize=8, ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.13))
