@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 
 from latentwire.cli import (
     ablate,
+    bench,
     bridges,
     cache,
     capacity,
@@ -50,6 +51,7 @@ app.command("pretrain-bridge")(pretrain.pretrain_bridge)
 app.command("ablate")(ablate.ablate)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("bench")(bench.bench)
 app.command("capacity")(capacity.capacity)
 app.command("recall")(recall.recall)
 app.command("explain")(explain.explain)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import typer
 
-from latentwire.cli.console import Progress, emit_json, say
-from latentwire.errors import UsageError
+from latentwire.cli.console import Watch, emit_json, numbers, say
 
 RUN = typer.Argument(help="Run folder with a trained bridge, for example runs/demo.", show_default=False)
 LENGTHS = typer.Option("1,2,4,8,16,24,32", "--lengths", help="Symbols in a code.")
@@ -68,7 +67,7 @@ def capacity(
     from latentwire.schema import validated
 
     settings = {
-        "soft_tokens": _numbers("--ceiling_tokens", ceiling_tokens),
+        "soft_tokens": numbers("--ceiling_tokens", ceiling_tokens),
         "codes": ceiling_codes,
         "steps": ceiling_steps,
         "lr": ceiling_lr,
@@ -77,7 +76,7 @@ def capacity(
     }
     request = CapacityRequest(
         run,
-        lengths=_numbers("--lengths", lengths),
+        lengths=numbers("--lengths", lengths),
         codes=codes,
         alphabet=alphabet,
         seed=seed,
@@ -92,7 +91,7 @@ def capacity(
         batch_size=batch_size,
         out=out,
     )
-    watch = _Watch()
+    watch = Watch()
     try:
         measured = measure_capacity(request, watch=watch)
     finally:
@@ -104,30 +103,3 @@ def capacity(
         print_tables([curve_table(measured), places_table(measured), ceiling_table(measured)])
         print("\n".join(best_lines(measured)))
     say(f"written: {request.folder / CAPACITY_FILE} and {FIGURE_FILE} beside it")
-
-
-class _Watch:
-    """A bar, or lines, for whatever is being done at the moment."""
-
-    def __init__(self) -> None:
-        self.bar: Progress | None = None
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self.bar is None or self.bar.what != what:
-            self.close()
-            self.bar = Progress(total, what)
-        self.bar.at(done)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
-def _numbers(flag: str, text: str) -> tuple[int, ...]:
-    """``1,2,4`` as numbers. Raises ``UsageError`` for anything else."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"{flag} {text!r} does not fit; give whole numbers with commas between them, for example 1,2,4,8"
-        ) from None

@@ -74,6 +74,23 @@ def progress(total: int, what: str) -> Iterator[Progress]:
         bar.close()
 
 
+class Watch:
+    """A bar, or lines, for whatever is being done at the moment."""
+
+    def __init__(self) -> None:
+        self.bar: Progress | None = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self.bar is None or self.bar.what != what:
+            self.close()
+            self.bar = Progress(total, what)
+        self.bar.at(done)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
 class StopRequest:
     """Becomes true on SIGTERM, SIGUSR2 or the first Ctrl-C, so that work can save before it ends."""
 
@@ -130,3 +147,13 @@ def parse_seeds(text: str | None) -> list[int]:
     if any(not part.isdigit() for part in parts):
         raise UsageError(f"--seeds {text!r} does not fit; write numbers with commas, for example 42,123,456")
     return [int(part) for part in parts]
+
+
+def numbers(flag: str, text: str) -> tuple[int, ...]:
+    """``1,2,4`` as numbers. Raises ``UsageError`` for anything else."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"{flag} {text!r} does not fit; give whole numbers with commas between them, for example 1,2,4,8"
+        ) from None

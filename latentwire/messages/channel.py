@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from latentwire.messages.precision import WireFormat, pack, straight_through, unpack, wire_format
+from latentwire.messages.precision import WireFormat, bytes_per_token, pack, straight_through, unpack, wire_format
 from latentwire.messages.settings import MessageSettings
 from latentwire.messages.spans import find_spans, joined
 from latentwire.messages.surprise import within_budget, word_surprises
@@ -86,7 +86,7 @@ class Channel:
         """
         packed = pack(soft, self.form)
         arrived = unpack(packed, self.form, soft.vectors.shape[-1], device=self.receiver.device, finite=False)
-        counts = soft.tokens_per_row.tolist()
+        counts = [len(content) // bytes_per_token(self.form, soft.vectors.shape[-1]) for content in packed]
         if soft.verbatim:
             read = self.receiver.prompter.count_texts(soft.verbatim)
             counts = [own + text for own, text in zip(counts, read, strict=True)]

@@ -62,11 +62,15 @@ def pack(soft: SoftTokens, form: WireFormat) -> list[bytes]:
     Raises:
         ModelError: a value is too large for a float format, or no finite number in an integer one; the message names the row.
     """
-    values = soft.vectors[soft.mask].detach().float().cpu()
-    counts = soft.tokens_per_row.tolist()
+    mask = soft.mask.cpu()
+    whole = bool(mask.all())
+    values = (soft.vectors.flatten(0, 1) if whole else soft.vectors[soft.mask]).detach().float().cpu()
+    counts = [mask.shape[1]] * len(mask) if whole else mask.sum(dim=1).tolist()
     wire = values.to(_FLOATS[form]) if form in _FLOATS else values
     _check_fits(wire, values, counts, form)
     content = _as_bytes(wire, form)
+    if len(counts) == 1:
+        return [content.tobytes()]
     ends = np.cumsum(counts)
     return [content[end - count : end].tobytes() for end, count in zip(ends, counts, strict=True)]
 
@@ -89,15 +93,19 @@ def unpack(
                 f"message {row} has {len(content)} bytes, which are no whole soft tokens of {size} ({form}, width {width}); "
                 "it is cut, or was packed with another precision or for another receiver"
             )
-    counts = torch.tensor([len(content) // size for content in packed], dtype=torch.long)
+    sizes = [len(content) // size for content in packed]
     raw = torch.from_numpy(np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(-1, size).copy())
     values = _from_bytes(raw, form, width)
     if finite and not values.isfinite().all():
-        row = _row_of(~values.isfinite().all(dim=1), counts.tolist())
+        row = _row_of(~values.isfinite().all(dim=1), sizes)
         raise ArtefactError(f"message {row} holds a value that is no finite number; it is corrupt, or was packed as something else")
-    mask = torch.arange(int(counts.max()) if len(counts) else 0)[None, :] < counts[:, None]
-    vectors = torch.zeros(*mask.shape, width)
-    vectors[mask] = values
+    most = max(sizes, default=0)
+    if most and len(values) == most * len(packed):  # nothing to pad
+        mask, vectors = torch.ones(len(packed), most, dtype=torch.bool), values.view(len(packed), most, width)
+    else:
+        mask = torch.arange(most)[None, :] < torch.tensor(sizes, dtype=torch.long)[:, None]
+        vectors = torch.zeros(*mask.shape, width)
+        vectors[mask] = values
     return SoftTokens(vectors.to(device), mask.to(device))
 
 
@@ -163,7 +171,7 @@ def _raw(values: Tensor) -> np.ndarray:
     values = values.contiguous()
     size = values.dtype.itemsize
     whole = values.view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[size]).numpy()
-    return whole.astype(whole.dtype.newbyteorder("<")).view(np.uint8).reshape(len(values), values.shape[1] * size)
+    return whole.astype(whole.dtype.newbyteorder("<"), copy=False).view(np.uint8).reshape(len(values), values.shape[1] * size)
 
 
 def _numbers(raw: UInt8[Tensor, "N size"], dtype: torch.dtype) -> Tensor:
@@ -178,6 +186,8 @@ def _numbers(raw: UInt8[Tensor, "N size"], dtype: torch.dtype) -> Tensor:
 
 def _check_fits(wire: Tensor, values: Tensor, counts: Sequence[int], form: WireFormat) -> None:
     """Refuses what the format cannot say: a finite number beyond a float's range, anything not finite as an integer."""
+    if form == "float32":
+        return
     bad = ~wire.isfinite()
     if form in _FLOATS:
         bad &= values.isfinite()

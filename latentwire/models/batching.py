@@ -32,6 +32,8 @@ def parts(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
 @torch.no_grad()
 def first_of_equals(embeddings: Float[Tensor, "B P D"], mask: Bool[Tensor, "B P"]) -> list[int]:
     """For every row the number of the first row with exactly the same embeddings and mask (its own, if there is none)."""
+    if len(mask) == 1:
+        return [0]
     # sums find candidates, a comparison of all values decides
     sums = embeddings.float().sum(dim=(1, 2)).tolist()
     known: dict[float, list[int]] = {}

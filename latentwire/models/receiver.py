@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from inspect import signature
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from latentwire.models.device import loading, pick_device, pick_dtype, placed
 from latentwire.models.freezing import freeze
 from latentwire.models.source import ModelSource, explained, resolve
 from latentwire.models.tokens import encode_plain
-from latentwire.models.trie import Branches, OptionTrie, build_trie
+from latentwire.models.trie import Branches, OptionTrie, build_trie, stacked
 from latentwire.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class Prefix:
 
     def __getitem__(self, rows: Sequence[int]) -> Prefix:
         """Some of the rows, without the padding that only others needed."""
+        # the longest row of a prefix has no padding, so there is none to take off where all rows stay
+        if list(rows) == list(range(len(self.mask))):
+            return self
         chosen = torch.tensor(rows, device=self.mask.device)
         mask = self.mask[chosen]
         start = int(mask.any(dim=0).int().argmax())
@@ -121,8 +125,10 @@ class Receiver:
         self.end_id = self.prompter.end_id
         self.end_ids: set[int] = {self.end_id, *_end_ids(model, source)}
         self.embedding_rms = self._embedding_rms()
+        #: most rows of a task share their options and the end of their prompt
+        self._trie = lru_cache(maxsize=64)(self._built_trie)
         # transformers 5.24 renamed it
-        self._cache_name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+        self.cache_name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
     @torch.no_grad()
     def _embedding_rms(self) -> float:
@@ -171,6 +177,8 @@ class Receiver:
                     "shorten the context or send a shorter message"
                 )
         length = max(len(row) for row in rows)
+        if len(rows) == 1:
+            return Prefix(rows[0][None], torch.ones(1, length, dtype=torch.bool, device=self.device))
         embeddings = torch.stack([F.pad(row, (0, 0, length - len(row), 0)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         mask = torch.arange(length, device=self.device)[None, :] >= (length - lengths)[:, None]
@@ -232,14 +240,14 @@ class Receiver:
 
     def tries(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[OptionTrie]:
         """The option trie of each row; rows with the same options and prompt ending share one."""
-        cache: dict[tuple[str, tuple[str, ...]], OptionTrie] = {}
-        tries = []
-        for prompt, row_options in zip(prompts, options, strict=True):
-            key = (prompt.after, tuple(row_options))
-            if key not in cache:
-                cache[key] = build_trie([self.answer_ids(prompt, option, end=False) for option in row_options], self.end_id)
-            tries.append(cache[key])
-        return tries
+        # what stands directly before an answer decides how it is cut into tokens
+        in_turn = self.prompter.turn is not None
+        endings = [prompt.after if in_turn else prompt.after or prompt.before for prompt in prompts]
+        return [self._trie(ending, tuple(row)) for ending, row in zip(endings, options, strict=True)]
+
+    def _built_trie(self, ending: str, options: tuple[str, ...]) -> OptionTrie:
+        prompt = Prompt("", ending)
+        return build_trie([self.answer_ids(prompt, option, end=False) for option in options], self.end_id)
 
     def score_options(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
         """Log-likelihood in nats of every option of every row, each row in one pass over prefix and trie nodes. Differentiable."""
@@ -248,6 +256,10 @@ class Receiver:
         for part in parts(lengths, self.device):
             asked = [tries[row] for row in part]
             logits = self.tree_logits(prefix[part], asked)
+            if not logits.requires_grad and all(trie is asked[0] for trie in asked):
+                for row, own in zip(part, asked[0].batch_scores(logits), strict=True):
+                    scores[row] = own
+                continue
             for row, trie, own in zip(part, asked, logits, strict=True):
                 scores[row] = trie.option_scores(own, own.logsumexp(-1))
         return scores
@@ -320,15 +332,31 @@ class Receiver:
 
     def tree_logits(self, prefix: Prefix, trees: Sequence[OptionTrie | Branches]) -> Float[Tensor, "B N V"]:
         """Logits at the root (the last position of the prefix) and at the nodes of each row's tree. Differentiable."""
+        embeddings, bias, positions = self.tree_inputs(prefix, trees)
+        output = self.model(
+            inputs_embeds=embeddings,
+            attention_mask=bias,
+            position_ids=positions,
+            use_cache=False,
+            logits_to_keep=embeddings.shape[1] - prefix.mask.shape[1] + 1,
+        )
+        return output.logits.float()
+
+    def tree_inputs(
+        self, prefix: Prefix, trees: Sequence[OptionTrie | Branches]
+    ) -> tuple[Float[Tensor, "B T D_r"], Float[Tensor, "B 1 T T"], Int[Tensor, "B T"]]:
+        """What one pass over prefixes and the nodes of their trees reads: embeddings, attention bias, positions."""
         batch, length = prefix.mask.shape
-        nodes = max(len(tree.tokens) for tree in trees)
-        tokens = torch.zeros(batch, nodes, dtype=torch.long)
-        depths = torch.zeros(batch, nodes, dtype=torch.long)
-        sees = torch.eye(nodes, dtype=torch.bool).repeat(batch, 1, 1)
-        for row, tree in enumerate(trees):
-            own = len(tree.tokens)
-            tokens[row, :own], depths[row, :own] = torch.tensor(tree.tokens).long(), torch.tensor(tree.depths).long()
-            sees[row, :own, :own] = tree.sees
+        if batch == 1 and isinstance(trees[0], OptionTrie):
+            tokens, depths = (part.to(self.device) for part in trees[0].places)
+            positions = torch.arange(length, device=self.device)
+            return (
+                torch.cat([prefix.embeddings, self.embed(tokens[None])], dim=1),
+                trees[0].bias(length, self.dtype, self.device),
+                torch.cat([positions, positions[-1:] + depths])[None],
+            )
+        tokens, depths, sees = stacked(trees)
+        nodes = tokens.shape[1]
         positions = _positions(prefix.mask)
         node_positions = positions[:, -1:] + depths.to(self.device)
         total = length + nodes
@@ -340,14 +368,8 @@ class Receiver:
         # padding looks at itself: a row of the softmax without any entry would be NaN
         allowed |= torch.eye(total, dtype=torch.bool, device=self.device)
         bias = torch.zeros_like(allowed, dtype=self.dtype).masked_fill(~allowed, torch.finfo(self.dtype).min)
-        output = self.model(
-            inputs_embeds=torch.cat([prefix.embeddings, self.embed(tokens.to(self.device))], dim=1),
-            attention_mask=bias[:, None],
-            position_ids=torch.cat([positions, node_positions], dim=1),
-            use_cache=False,
-            logits_to_keep=nodes + 1,
-        )
-        return output.logits.float()
+        embeddings = torch.cat([prefix.embeddings, self.embed(tokens.to(self.device))], dim=1)
+        return embeddings, bias[:, None], torch.cat([positions, node_positions], dim=1)
 
     # --------------------------------------------------------------------------------------------------- generation
 
@@ -362,12 +384,14 @@ class Receiver:
         return rows
 
     def _generate_part(self, prefix: Prefix, max_new_tokens: int) -> list[list[int]]:
-        attention, positions = prefix.mask.long(), _positions(prefix.mask)
+        positions = _positions(prefix.mask)
+        # a single row has no padding, so it needs no mask
+        attention = prefix.mask.long() if len(prefix.mask) > 1 else None
         output = self.model(
             inputs_embeds=prefix.embeddings, attention_mask=attention, position_ids=positions, use_cache=True, logits_to_keep=1
         )
         next_position = positions[:, -1:] + 1
-        running = [True] * len(attention)
+        running = [True] * len(prefix.mask)
         rows: list[list[int]] = [[] for _ in running]
         for step in range(max_new_tokens):
             chosen = output.logits[:, -1].argmax(-1)
@@ -377,13 +401,13 @@ class Receiver:
                     rows[row].append(token)
             if step == max_new_tokens - 1 or not any(running):
                 break
-            attention = F.pad(attention, (0, 1), value=1)
+            attention = None if attention is None else F.pad(attention, (0, 1), value=1)
             output = self.model(
                 input_ids=chosen[:, None],
                 attention_mask=attention,
                 position_ids=next_position + step,
                 use_cache=True,
-                **{self._cache_name: getattr(output, self._cache_name)},
+                **{self.cache_name: getattr(output, self.cache_name)},
             )
         return rows
 

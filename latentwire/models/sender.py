@@ -82,7 +82,11 @@ class Sender:
         encoded, skip = self.prompter.context_ids(contexts)
         ids, mask = pad_right(encoded, self.tokenizer.pad_token_id or 0, self.device)
         several = not isinstance(self.layer, int)
-        output = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=False, output_hidden_states=several)
+        # known without asking the device: rows of one length need no mask
+        padded = len({len(row) for row in encoded}) > 1
+        output = self.model(
+            input_ids=ids, attention_mask=mask.long() if padded else None, use_cache=False, output_hidden_states=several
+        )
         states = output.last_hidden_state
         if several:
             states = torch.cat([output.hidden_states[layer] for layer in as_layers(self.layer)], dim=-1)
@@ -124,7 +128,7 @@ def load_sender(
     blocks = check_layer(layer, source.name, depth)
     if full:
         writer = load_receiver(name, revision=revision, device=device, dtype=dtype, prompt_style=prompt_style)
-        lower = freeze(_lower_blocks(writer.model.get_decoder(), blocks))
+        lower = freeze(lower_blocks(writer.model.get_decoder(), blocks))
         return Sender(
             source, lower, layer=layer, device=writer.device, dtype=writer.dtype, weights=dtype, writer=writer,
             prompt_style=prompt_style,
@@ -153,7 +157,7 @@ def check_layer(layer: Layer, name: str, depth: int) -> int:
     return max(as_layers(layer))
 
 
-def _lower_blocks(decoder: nn.Module, layer: int) -> nn.Module:
+def lower_blocks(decoder: nn.Module, layer: int) -> nn.Module:
     """A view of the first ``layer`` blocks of ``decoder`` that shares their weights and leaves ``decoder`` as it is."""
     lower = copy.copy(decoder)
     lower._modules = dict(decoder._modules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +16,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+#: characters of a text whose tokens are remembered
+_REMEMBERED_LENGTH = 1024
+
+
+@lru_cache(maxsize=16)
+def _leading(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    return tuple(tokenizer("")["input_ids"])
+
+
 def leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """What the tokenizer puts before every text (its BOS, or nothing)."""
-    return list(tokenizer("")["input_ids"])
+    return list(_leading(tokenizer))
 
 
 def encode_contexts(
@@ -49,7 +59,18 @@ def encode_contexts(
 
 
 def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text that stands inside a prompt."""
+    """Token ids of a text that stands inside a prompt. The latest short ones are remembered: most prompts end alike."""
+    if len(text) > _REMEMBERED_LENGTH:
+        return _encoded(tokenizer, text)
+    return list(_remembered(tokenizer, text))
+
+
+@lru_cache(maxsize=256)
+def _remembered(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    return tuple(_encoded(tokenizer, text))
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
@@ -75,6 +96,9 @@ def first_tokens(tokenizer: PreTrainedTokenizerBase, text: str, count: int) -> s
 
 def pad_right(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
     """Ids [B, T] padded at the end, and the mask of real tokens."""
+    if len(rows) == 1:
+        ids = torch.tensor([list(rows[0])], dtype=torch.long, device=device)
+        return ids, torch.ones_like(ids, dtype=torch.bool)
     length = max(len(row) for row in rows)
     ids = torch.tensor([[*row, *[pad_id] * (length - len(row))] for row in rows], dtype=torch.long)
     lengths = torch.tensor([len(row) for row in rows])

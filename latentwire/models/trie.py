@@ -15,6 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+#: attention biases that a trie keeps
+_BIASES_KEPT = 8
+
 
 @dataclass(frozen=True)
 class OptionTrie:
@@ -34,6 +37,11 @@ class OptionTrie:
         return [token for _, token in self.paths[option]]
 
     @cached_property
+    def places(self) -> tuple[Int[Tensor, " nodes"], Int[Tensor, " nodes"]]:
+        """Tokens and depths of the nodes (root left out)."""
+        return _places(self.tokens, self.depths)
+
+    @cached_property
     def sees(self) -> Bool[Tensor, "nodes nodes"]:
         """Which nodes (root left out) each node may attend to: itself and those before it on its path."""
         allowed = torch.eye(len(self.tokens), dtype=torch.bool)
@@ -49,6 +57,32 @@ class OptionTrie:
         nodes, tokens = torch.tensor(padded).unbind(-1)
         lengths = torch.tensor([len(path) for path in self.paths])
         return nodes, tokens, torch.arange(depth)[None, :] < lengths[:, None]
+
+    def bias(self, length: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 T T"]:
+        """The attention bias of one row without padding: ``length`` positions of its prefix, then the nodes (root left out).
+
+        The latest are kept, since most rows of a task have prefixes of few lengths.
+        """
+        known, key = self._biases, (length, dtype, device)
+        if key not in known:
+            if len(known) >= _BIASES_KEPT:
+                known.clear()
+            total = length + len(self.tokens)
+            allowed = torch.ones(total, total, dtype=torch.bool).tril()
+            allowed[length:, length:] = self.sees
+            bias = torch.zeros(total, total, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+            known[key] = bias[None, None].to(device)
+        return known[key]
+
+    @cached_property
+    def _biases(self) -> dict[tuple[int, torch.dtype, torch.device], Tensor]:
+        return {}
+
+    def batch_scores(self, logits: Float[Tensor, "B N V"]) -> Float[Tensor, "B options"]:
+        """``option_scores`` of several rows with this trie at once."""
+        nodes, tokens, real = (part.to(logits.device) for part in self.steps)
+        norms = logits.logsumexp(-1)
+        return ((logits[:, nodes, tokens] - norms[:, nodes]) * real).sum(dim=-1)
 
     def option_scores(self, logits: Float[Tensor, "N V"], log_norms: Float[Tensor, " N"]) -> Float[Tensor, " options"]:
         """Log-likelihood in nats of each option from the logits at the nodes and their log-sum-exp."""
@@ -68,10 +102,37 @@ class Branches:
     paths: tuple[tuple[tuple[int, int], ...], ...]
 
     @cached_property
+    def places(self) -> tuple[Int[Tensor, " nodes"], Int[Tensor, " nodes"]]:
+        """Tokens and depths of the nodes (root left out)."""
+        return _places(self.tokens, self.depths)
+
+    @cached_property
     def sees(self) -> Bool[Tensor, "nodes nodes"]:
         """Which nodes (root left out) each node may attend to: those of its branch up to itself."""
         branch = torch.tensor(self.depths).eq(1).cumsum(0)
         return (branch[:, None] == branch[None, :]).tril()
+
+
+def _places(tokens: Sequence[int], depths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    return torch.tensor(tokens, dtype=torch.long), torch.tensor(depths, dtype=torch.long)
+
+
+def stacked(
+    trees: Sequence[OptionTrie | Branches],
+) -> tuple[Int[Tensor, "B nodes"], Int[Tensor, "B nodes"], Bool[Tensor, "B nodes nodes"]]:
+    """Tokens, depths and who sees whom of several trees, padded at the end; padding sees itself."""
+    batch, nodes = len(trees), max(len(tree.tokens) for tree in trees)
+    if all(tree is trees[0] for tree in trees):
+        tokens, depths = (part.expand(batch, nodes) for part in trees[0].places)
+        return tokens, depths, trees[0].sees.expand(batch, nodes, nodes)
+    tokens = torch.zeros(batch, nodes, dtype=torch.long)
+    depths = torch.zeros(batch, nodes, dtype=torch.long)
+    sees = torch.eye(nodes, dtype=torch.bool).repeat(batch, 1, 1)
+    for row, tree in enumerate(trees):
+        own = len(tree.tokens)
+        tokens[row, :own], depths[row, :own] = tree.places
+        sees[row, :own, :own] = tree.sees
+    return tokens, depths, sees
 
 
 def build_branches(branches: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Branches:

@@ -38,6 +38,7 @@ class RunPlan:
     trainable_params: int
     sender_memory_bytes: int
     receiver_memory_bytes: int
+    answering_memory_bytes: int
     bridge_training_memory_bytes: int
     checkpoint_disk_bytes: int
     artefact_disk_bytes: int
@@ -61,6 +62,8 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
     params = bridge.num_params(ends)
 
     training = config.training
+    sender_weights = sender_bytes(sender, blocks, config.sender.dtype, chosen_device)
+    receiver_weights = causal_lm_bytes(receiver, config.receiver.dtype, chosen_device)
     return RunPlan(
         name=config.name,
         folder=str(config.folder),
@@ -77,8 +80,10 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
         message=_message(config, receiver.config.hidden_size, pick_dtype(config.receiver.dtype, chosen_device)),
         device=str(chosen_device),
         trainable_params=params,
-        sender_memory_bytes=sender_bytes(sender, blocks, config.sender.dtype, chosen_device),
-        receiver_memory_bytes=causal_lm_bytes(receiver, config.receiver.dtype, chosen_device),
+        sender_memory_bytes=sender_weights,
+        receiver_memory_bytes=receiver_weights,
+        # the layers that are used and the bridge in float32; a row's activations are small beside them
+        answering_memory_bytes=sender_weights + receiver_weights + 4 * params,
         # weights, gradients and two moments in float32
         bridge_training_memory_bytes=16 * params,
         # weights, best weights and two moments
