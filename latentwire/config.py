@@ -100,6 +100,10 @@ class TrainingSettings(Schema):
         "options", description="where there are options: cross-entropy among them, or of the tokens of the gold one"
     )
     sampled_options: int = Field(16, ge=2, description="options per row where the trie has more than 64 nodes")
+    length_buckets: int = Field(
+        1, ge=1, description="batches of contexts alike in length, cut from so many batches of the shuffled rows; 1: as shuffled"
+    )
+    compile: bool = Field(False, description="torch.compile for the receiver's passes: faster steps after a minute")
     log_every: int = Field(50, ge=1)
     validate_every: int = Field(500, ge=1)
     checkpoint_every: int = Field(250, ge=1)
@@ -196,10 +200,19 @@ class RunConfig(PromptSettings):
     def identity(self) -> str:
         """Hash of all that decides the weights; two configs with equal identity train the same bridge."""
         unused: dict[str, Any] = {"output_dir": True, "sender": {"device"}, "receiver": {"device"}}
-        unused |= {} if self.task == (STAGE_ONE,) else {"pretraining": True}
-        # the default message changes nothing, so runs from before there was a choice keep their identity
-        unused |= {"message": True} if self.message == MessageSettings() else {}
+        # what came later and is left alone changes nothing, so runs from before there was a choice keep their identity
+        unused["training"] = _left_alone(self.training)
+        unused["pretraining"] = {"training": _left_alone(self.pretraining.training)} if self.task == (STAGE_ONE,) else True
+        if self.message == MessageSettings():
+            unused["message"] = True
         return digest(self.model_dump_json(exclude=unused))[:16]
+
+
+def _left_alone(settings: TrainingSettings) -> set[str]:
+    """Those of the settings for speed that are at their defaults."""
+    return {
+        name for name in ("length_buckets", "compile") if getattr(settings, name) == TrainingSettings.model_fields[name].default
+    }
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

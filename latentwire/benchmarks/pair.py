@@ -18,6 +18,7 @@ from latentwire.errors import UsageError
 from latentwire.evaluation.run import load_parts, saved_config
 from latentwire.methods import build_method
 from latentwire.methods.base import Method, MethodSettings, Parts
+from latentwire.models.compiling import compiled_forward
 from latentwire.models.receiver import Receiver
 from latentwire.prompts import Prompt
 from latentwire.training.run import ARTEFACT_FOLDER, load_prompters
@@ -108,8 +109,8 @@ def never_ending(model: Receiver) -> None:
 
 def compile_models(parts: Parts) -> None:
     """Compiles both models' passes in place (``torch.compile``, any shape), for the methods and the floor alike."""
-    for module in (parts.sender.model, parts.receiver.model):
-        module.forward = torch.compile(module.forward, dynamic=True)  # type: ignore[method-assign]
+    for end in (parts.sender, parts.receiver):
+        end.model.forward = compiled_forward(end.model, end.device)  # type: ignore[method-assign]
 
 
 def lengthened(pair: BenchPair, *, receiver_tokens: int) -> tuple[Example, ...]:

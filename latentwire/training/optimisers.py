@@ -52,7 +52,9 @@ class Optimiser:
             self.parts.append(Muon(matrices, lr=lr, weight_decay=weight_decay))
         if others:
             decay = weight_decay if name == "adamw" else 0.0
-            self.parts.append(torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=decay))
+            # one pass over all parameters; beside Muon they are few
+            fused = name == "adamw"
+            self.parts.append(torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=decay, fused=fused))
         self.parameters = matrices + others
         self.lr, self.total_steps, self.warmup_steps, self.schedule = lr, total_steps, warmup_steps, schedule
 

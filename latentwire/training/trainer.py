@@ -23,6 +23,7 @@ from latentwire.config import RunConfig, TrainingSettings
 from latentwire.data.task import Example
 from latentwire.errors import NonFiniteLossError, StoppedEarlyError, UsageError
 from latentwire.files import write_text
+from latentwire.models.compiling import compiled_forward, passing_through
 from latentwire.models.receiver import Receiver, SoftTokens
 from latentwire.prompts import Prompt
 from latentwire.training.bundles import Bundles, RowOrder
@@ -94,8 +95,12 @@ class Trainer:
         self.team = team or Team()
         self._check_terms()
         self.team.agree(self.module)
-        self.order = RowOrder(len(train), config.seed)
+        self.order = RowOrder(
+            len(train), config.seed, buckets=self.settings.length_buckets, length=lambda index: len(train[index][0].sender_prompt)
+        )
         self.optimiser = make_optimiser(learner.module, self.settings)
+        #: validation meets too many shapes of passes to compile them all
+        self._compiled = compiled_forward(self.receiver.model, self.receiver.device) if self.settings.compile else None
         self.step, self.seconds = 0, 0.0
         self.best = Best()
         self.log: list[dict[str, Any]] = []
@@ -156,9 +161,10 @@ class Trainer:
             # what is drawn at random is the same after a resume, and whichever process has the part
             torch.manual_seed(hash((self.config.seed, self.step, number) if number else (self.config.seed, self.step)))
             soft = self.learner.soft_tokens([bundle[0] for bundle in part])
-            loss = self._loss(part, soft)
-            # the mean over the batch is the sum over its parts, each weighted by its rows
-            (self._with_terms(loss, part, soft) * (len(part) / len(bundles))).backward()
+            with passing_through(self.receiver.model, self._compiled):
+                loss = self._loss(part, soft)
+                # the mean over the batch is the sum over its parts, each weighted by its rows
+                (self._with_terms(loss, part, soft) * (len(part) / len(bundles))).backward()
             loss_sum += loss.detach() * len(part)
         self.team.add_gradients(self.optimiser.parameters)
         gradient_norm = self.optimiser.step(self.step, clip_norm=settings.clip_norm)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,50 @@ class StopAt:
 
     def _advance(self, step: int) -> None:
         self.reached = step
+
+
+def test_buckets_put_contexts_alike_in_length_together_and_lose_none() -> None:
+    lengths = [number * 7 % 40 for number in range(40)]
+    plain, alike = RowOrder(40, 3), RowOrder(40, 3, buckets=5, length=lengths.__getitem__)
+    windows = [[alike.batch(step, 4) for step in range(start, start + 5)] for start in (0, 5)]
+    for number, window in enumerate(windows):
+        shuffled = [index for step in range(5) for index in plain.batch(5 * number + step, 4)]
+        assert sorted(index for batch in window for index in batch) == sorted(shuffled)
+        spans = sorted((min(lengths[index] for index in batch), max(lengths[index] for index in batch)) for batch in window)
+        assert all(first[1] <= second[0] for first, second in pairwise(spans)), spans
+    # any step by itself, as after a resume
+    assert RowOrder(40, 3, buckets=5, length=lengths.__getitem__).batch(7, 4) == windows[1][2]
+    assert windows[0] != sorted(windows[0], key=lambda batch: lengths[batch[0]])
+
+
+def test_compiled_passes_are_used_in_steps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[bool] = []
+
+    def compiled_forward(model: torch.nn.Module, device: torch.device) -> Any:
+        plain = model.forward
+
+        def forward(**arguments: Any) -> Any:
+            used.append(torch.is_grad_enabled())
+            return plain(**arguments)
+
+        return forward
+
+    config = small_config(tmp_path / "plain")
+    plain = train_run(config)
+    monkeypatch.setattr("latentwire.training.trainer.compiled_forward", compiled_forward)
+    changed = config.training.model_copy(update={"compile": True, "log_every": 100})
+    same = train_run(config.model_copy(update={"training": changed, "output_dir": str(tmp_path / "compiled")}))
+    assert same["weights_sha256"] == plain["weights_sha256"]
+    assert len(used) >= config.training.steps
+    assert all(used)
+
+
+def test_speed_settings_that_are_left_alone_do_not_change_who_a_run_is(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    for changed in ({"length_buckets": 4}, {"compile": True}):
+        other = config.model_copy(update={"training": config.training.model_copy(update=changed)})
+        assert other.identity != config.identity
+    assert '"length_buckets"' in config.model_dump_json()
 
 
 def bytes_of(folder: Path) -> tuple[str, str, str]:
