@@ -163,6 +163,8 @@ class Receiver:
         pieces = [self.prompter.prefix_ids(prompt) for prompt in prompts]
         if open_end:
             pieces = [(before, []) for before, _ in pieces]
+        if len(pieces) > 1 and all(piece == pieces[0] for piece in pieces) and _has_no_gaps(soft):
+            return self._even_prefix(len(pieces), *pieces[0], soft)
         flat = torch.tensor([token for before, after in pieces for token in (*before, *after)], device=self.device)
         embedded = self.embed(flat)
         rows, at = [], 0
@@ -171,11 +173,7 @@ class Receiver:
             middle = [] if soft is None else self._message(soft, index)
             rows.append(torch.cat([embedded[at:head], *middle, embedded[head:tail]]))
             at = tail
-            if len(rows[-1]) >= self.max_tokens:
-                raise DataError(
-                    f"row {index} gives the receiver {len(rows[-1])} tokens, {self.source.name!r} reads at most {self.max_tokens}; "
-                    "shorten the context or send a shorter message"
-                )
+            self._check_length(index, len(rows[-1]))
         length = max(len(row) for row in rows)
         if len(rows) == 1:
             return Prefix(rows[0][None], torch.ones(1, length, dtype=torch.bool, device=self.device))
@@ -183,6 +181,21 @@ class Receiver:
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         mask = torch.arange(length, device=self.device)[None, :] >= (length - lengths)[:, None]
         return Prefix(embeddings, mask)
+
+    def _even_prefix(self, rows: int, before: list[int], after: list[int], soft: SoftTokens | None) -> Prefix:
+        """The same prompt in all rows, around messages of one length: nothing is padded, so nothing is done row by row."""
+        words = self.embed(torch.tensor([[*before, *after]], dtype=torch.long, device=self.device)).expand(rows, -1, -1)
+        middle = [] if soft is None else [soft.vectors.to(self.embed.weight.dtype)]
+        embeddings = torch.cat([words[:, : len(before)], *middle, words[:, len(before) :]], dim=1)
+        self._check_length(0, embeddings.shape[1])
+        return Prefix(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.device))
+
+    def _check_length(self, row: int, tokens: int) -> None:
+        if tokens >= self.max_tokens:
+            raise DataError(
+                f"row {row} gives the receiver {tokens} tokens, {self.source.name!r} reads at most {self.max_tokens}; "
+                "shorten the context or send a shorter message"
+            )
 
     def _message(self, soft: SoftTokens, row: int) -> list[Float[Tensor, "_ D_r"]]:
         """What stands in the hole of a row: soft tokens and, where there is any, verbatim text as ordinary tokens."""
@@ -347,13 +360,16 @@ class Receiver:
     ) -> tuple[Float[Tensor, "B T D_r"], Float[Tensor, "B 1 T T"], Int[Tensor, "B T"]]:
         """What one pass over prefixes and the nodes of their trees reads: embeddings, attention bias, positions."""
         batch, length = prefix.mask.shape
-        if batch == 1 and isinstance(trees[0], OptionTrie):
-            tokens, depths = (part.to(self.device) for part in trees[0].places)
+        first = trees[0]
+        if isinstance(first, OptionTrie) and all(tree is first for tree in trees) and (batch == 1 or bool(prefix.mask.all())):
+            # nothing is padded, so all rows share what does not depend on their messages
+            tokens, depths = (part.to(self.device) for part in first.places)
             positions = torch.arange(length, device=self.device)
+            bias = first.bias(length, self.dtype, self.device)
             return (
-                torch.cat([prefix.embeddings, self.embed(tokens[None])], dim=1),
-                trees[0].bias(length, self.dtype, self.device),
-                torch.cat([positions, positions[-1:] + depths])[None],
+                torch.cat([prefix.embeddings, self.embed(tokens[None]).expand(batch, -1, -1)], dim=1),
+                bias.expand(batch, -1, -1, -1),
+                torch.cat([positions, positions[-1:] + depths])[None].expand(batch, -1),
             )
         tokens, depths, sees = stacked(trees)
         nodes = tokens.shape[1]
@@ -415,6 +431,11 @@ class Receiver:
         """Greedy answers as text, without surrounding white space."""
         rows = self.generate_ids(prefix, max_new_tokens=max_new_tokens)
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
+
+
+def _has_no_gaps(soft: SoftTokens | None) -> bool:
+    """Whether all messages are of one length and soft tokens alone."""
+    return soft is None or (not soft.verbatim and bool(soft.mask.all()))
 
 
 def _positions(mask: Bool[Tensor, "B P"]) -> Int[Tensor, "B P"]:

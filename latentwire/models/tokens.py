@@ -48,7 +48,7 @@ def encode_contexts(
         encoded = [[*before, *continuation_ids(tokenizer, head, text + tail)] for text in contexts]
     else:
         before = leading_ids(tokenizer)
-        encoded = [list(ids) for ids in tokenizer(list(contexts), verbose=False)["input_ids"]]
+        encoded = _encoded_with_specials(tokenizer, list(contexts))
     for index, ids in enumerate(encoded):
         if len(ids) > max_tokens:
             raise DataError(
@@ -56,6 +56,23 @@ def encode_contexts(
                 f"shorten it (it begins {contexts[index][:40]!r})"
             )
     return encoded, len(before)
+
+
+def _encoded_with_specials(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """What ``tokenizer(texts)`` gives, without the offsets and masks that it makes beside the ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.padding is not None or backend.truncation is not None or not _calls_backend(type(tokenizer)):
+        return [list(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=True)]
+
+
+def _calls_backend(kind: type) -> bool:
+    """Whether such a tokenizer does nothing to a text but hand it to its backend."""
+    from transformers import PreTrainedTokenizerFast
+
+    own = ("__call__", "_encode_plus", "prepare_for_tokenization")
+    base = PreTrainedTokenizerFast
+    return issubclass(kind, base) and all(getattr(kind, name, None) is getattr(base, name, None) for name in own)
 
 
 def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

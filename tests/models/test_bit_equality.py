@@ -129,3 +129,41 @@ def test_a_trie_keeps_few_biases() -> None:
     for length in range(1, 40):
         assert trie.bias(length, torch.float32, torch.device("cpu")).shape[-1] == length + len(trie.tokens)
     assert len(trie._biases) <= 8
+
+
+def test_rows_without_padding_are_put_together_as_one_by_one(receiver: Receiver) -> None:
+    """The same prompt around messages of one length: prefixes, what a tree pass reads, scores and gradients."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(3, 4, receiver.width, generator=generator).requires_grad_()
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    prompts = [PROMPTS[1]] * 3
+    even = receiver.prefix(prompts, SoftTokens(vectors, mask))
+    alone = [receiver.prefix(prompts[:1], SoftTokens(vectors[row : row + 1], mask[:1])) for row in range(3)]
+    assert torch.equal(even.embeddings, torch.cat([prefix.embeddings for prefix in alone]))
+    assert even.mask.all()
+    (gradient,) = torch.autograd.grad(even.embeddings.pow(2).sum(), vectors)
+    assert torch.equal(gradient, 2 * vectors)
+
+    tries = receiver.tries(prompts, [OPTIONS] * 3)
+    together = receiver.tree_inputs(even, tries)
+    for row, prefix in enumerate(alone):
+        for found, wanted in zip(together, receiver.tree_inputs(prefix, tries[:1]), strict=True):
+            assert torch.equal(found[row : row + 1], wanted)
+    # a longer row beside them makes all of them padded: the bias is built row by row, the scores stay
+    padded = receiver.prefix(
+        [*prompts, Prompt("A note of some more words:", prompts[0].after)],
+        SoftTokens(torch.cat([vectors, vectors[:1]]), torch.ones(4, 4, dtype=torch.bool)),
+    )
+    with torch.no_grad():
+        scores = receiver.score_options(even, tries)
+        others = receiver.score_options(padded, receiver.tries([*prompts, prompts[0]], [OPTIONS] * 4))
+    for own, other in zip(scores, others[:3], strict=True):
+        torch.testing.assert_close(own, other, atol=1e-4, rtol=0)
+
+
+def test_ids_alone_are_those_of_the_whole_encoding() -> None:
+    for name in ("nano-llama", "nano-mistral"):
+        sender = load_sender(name, layer=0, device="cpu")
+        texts = [*TEXTS, " two  spaces\n", "é ü 漢字 <s> </s>", "12,345.6"]
+        encoded, _ = sender.prompter.context_ids(texts)
+        assert encoded == [list(ids) for ids in sender.tokenizer(texts)["input_ids"]]
