@@ -97,7 +97,7 @@ def _watched(pair: BenchPair, watch: _Watch) -> Iterator[None]:
     sender, receiver = pair.parts.sender, pair.parts.receiver
     places: list[tuple[Any, str, str | Callable[[], str]]] = [
         (sender.prompter, "context_ids", "tokenise"),
-        (sender, "read", "sender"),
+        (sender, "read_ids", "sender"),
         (pair.bridge, "forward", "bridge"),
         (Channel, "written", "message"),
         (Channel, "deliver", "message"),

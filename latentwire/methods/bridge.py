@@ -14,7 +14,9 @@ from latentwire.messages.channel import Channel
 from latentwire.messages.settings import MessageSettings
 from latentwire.methods.ahead import MessagesAhead
 from latentwire.methods.base import AS_THE_TASK_SAYS, SOFT_CONTROLS, Control, FitData, Method, Parts, Prediction
+from latentwire.models.batching import alike
 from latentwire.models.receiver import SoftTokens
+from latentwire.models.sender import Sender
 from latentwire.training.run import ARTEFACT_FOLDER, train_run
 from latentwire.training.trainer import Hooks
 
@@ -66,8 +68,7 @@ class BridgeMethod(Method):
 
     def _messages(self, texts: Sequence[str]) -> SoftTokens:
         assert self.bridge is not None
-        soft: SoftTokens = self.bridge(self.sender.read(texts))
-        return soft
+        return messages_of(self.sender, self.bridge, texts)
 
     @torch.no_grad()
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
@@ -81,6 +82,16 @@ class BridgeMethod(Method):
 def controls_of(message: MessageSettings) -> tuple[str, ...]:
     """The controls that make sense for such messages."""
     return SOFT_CONTROLS if message.verbatim == "off" else (*SOFT_CONTROLS, "verbatim_only")
+
+
+def messages_of(sender: Sender, bridge: Bridge, texts: Sequence[str]) -> SoftTokens:
+    """The soft tokens of the texts, those alike in length read together."""
+    encoded, skip = sender.prompter.context_ids(texts)
+    groups = alike([len(ids) for ids in encoded])
+    if len(groups) == 1:
+        return bridge(sender.read_ids(encoded, skip))  # type: ignore[no-any-return]
+    made = [bridge(sender.read_ids([encoded[row] for row in group], skip)) for group in groups]
+    return SoftTokens.gathered(made, groups)
 
 
 def sent_texts(examples: Sequence[Example], control: Control | None) -> list[str]:

@@ -29,6 +29,27 @@ def parts(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
     return found
 
 
+#: a group of rows alike in length: at least so many rows, and where there are more, none below this share of the longest
+ALIKE_ROWS, ALIKE_SHARE = 8, 0.75
+
+
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Row numbers in groups of similar length, the longest rows first, so that little of a group is padding.
+
+    A group has ``ALIKE_ROWS`` rows or more (but for all rows that are left), since a pass has a price of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    groups: list[list[int]] = []
+    for place, row in enumerate(order):
+        group = groups[-1] if groups else []
+        ends = len(group) >= ALIKE_ROWS and lengths[row] < ALIKE_SHARE * lengths[group[0]] and len(order) - place >= ALIKE_ROWS
+        if not groups or ends:
+            groups.append([row])
+        else:
+            group.append(row)
+    return groups
+
+
 @torch.no_grad()
 def first_of_equals(embeddings: Float[Tensor, "B P D"], mask: Bool[Tensor, "B P"]) -> list[int]:
     """For every row the number of the first row with exactly the same embeddings and mask (its own, if there is none)."""

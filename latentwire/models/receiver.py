@@ -67,6 +67,15 @@ class SoftTokens:
         vectors, mask = torch.cat([item.vectors for item in messages], 1), torch.cat([item.mask for item in messages], 1)
         return SoftTokens(vectors, mask, verbatim)
 
+    @staticmethod
+    def gathered(parts: Sequence[SoftTokens], rows: Sequence[Sequence[int]]) -> SoftTokens:
+        """Messages of groups of rows as one batch: ``rows[i]`` are the places of those of ``parts[i]``; shorter ones are padded."""
+        most = max(part.mask.shape[1] for part in parts)
+        vectors = torch.cat([F.pad(part.vectors, (0, 0, 0, most - part.mask.shape[1])) for part in parts])
+        mask = torch.cat([F.pad(part.mask, (0, most - part.mask.shape[1])) for part in parts])
+        places = torch.tensor([row for group in rows for row in group], device=mask.device).argsort()
+        return SoftTokens(vectors[places], mask[places])
+
     def shifted(self) -> SoftTokens:
         """Every row with the message of the row before it."""
         return self[torch.arange(len(self.vectors), device=self.mask.device).roll(1)]

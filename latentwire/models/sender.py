@@ -69,7 +69,6 @@ class Sender:
         parts = (self.source.fingerprint, self.source.tokenizer_hash, str(self.layer), str(self.dtype), *style, *self.quantised)
         return digest(*parts)[:16]
 
-    @torch.no_grad()
     def read(self, contexts: Sequence[str]) -> SenderStates:
         """Hidden states of the contexts, each with what the chat template puts behind it.
 
@@ -79,7 +78,11 @@ class Sender:
         Raises:
             DataError: a context is empty or longer than the model can read.
         """
-        encoded, skip = self.prompter.context_ids(contexts)
+        return self.read_ids(*self.prompter.context_ids(contexts))
+
+    @torch.no_grad()
+    def read_ids(self, encoded: Sequence[Sequence[int]], skip: int) -> SenderStates:
+        """Hidden states of tokens, of which the first ``skip`` of every row are read and left out (``Prompter.context_ids``)."""
         ids, mask = pad_right(encoded, self.tokenizer.pad_token_id or 0, self.device)
         several = not isinstance(self.layer, int)
         # known without asking the device: rows of one length need no mask

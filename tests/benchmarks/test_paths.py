@@ -55,9 +55,9 @@ def test_all_answers_and_notes_have_the_tokens_asked_for(writing: BenchPair) -> 
 
 def test_stages_are_those_of_the_path_and_leave_it_as_it_was(writing: BenchPair) -> None:
     method, receiver = writing.method("bridge"), writing.parts.receiver
-    before = (Channel.deliver, receiver.model.forward, writing.bridge.forward, writing.parts.sender.read)
+    before = (Channel.deliver, receiver.model.forward, writing.bridge.forward, writing.parts.sender.read_ids)
     stages = measure_stages(writing, method, lambda turn: writing.batch(turn, 2), repetitions=5)
-    assert (Channel.deliver, receiver.model.forward, writing.bridge.forward, writing.parts.sender.read) == before
+    assert (Channel.deliver, receiver.model.forward, writing.bridge.forward, writing.parts.sender.read_ids) == before
     assert list(stages["stages_ms"]) == list(STAGES)
     assert all(value > 0 for value in stages["stages_ms"].values())
     assert 0.8 < stages["covered"] <= 1.0

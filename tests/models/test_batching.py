@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentwire.models.batching import PART_TOKENS, first_of_equals, parts
+from latentwire.models.batching import ALIKE_ROWS, ALIKE_SHARE, PART_TOKENS, alike, first_of_equals, parts
 
 CPU = torch.device("cpu")
 
@@ -27,3 +27,20 @@ def test_equal_rows_are_found_and_rows_with_equal_sums_are_not_taken_for_equal()
     embeddings = torch.stack([a, b, a, a])
     mask = torch.tensor([[True], [True], [True], [False]])
     assert first_of_equals(embeddings, mask) == [0, 1, 0, 3]
+
+
+@given(lengths=st.lists(st.integers(1, 600), min_size=1, max_size=80))
+def test_groups_alike_hold_every_row_once_and_are_worth_a_pass(lengths: list[int]) -> None:
+    groups = alike(lengths)
+    assert sorted(row for group in groups for row in group) == list(range(len(lengths)))
+    assert len(groups) == 1 or min(map(len, groups)) >= ALIKE_ROWS
+    for group in groups:
+        ordered = sorted((lengths[row] for row in group), reverse=True)
+        # short rows stand in a group of long ones only where they are too few for one of their own
+        short = sum(length < ALIKE_SHARE * ordered[0] for length in ordered)
+        assert short < 2 * ALIKE_ROWS
+
+
+def test_long_and_short_rows_are_apart() -> None:
+    assert alike([10, 90] * 8) == [list(range(1, 16, 2)), list(range(0, 16, 2))]
+    assert alike([10, 90]) == [[1, 0]]

@@ -6,7 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from latentwire.bridges import bridge_config
+from latentwire.bridges.base import BridgeEnds
 from latentwire.messages.precision import pack, unpack
+from latentwire.methods.bridge import messages_of
 from latentwire.models.receiver import Prefix, Receiver, SoftTokens, load_receiver
 from latentwire.models.sender import load_sender
 from latentwire.models.tokens import encode_plain
@@ -159,6 +162,20 @@ def test_rows_without_padding_are_put_together_as_one_by_one(receiver: Receiver)
         others = receiver.score_options(padded, receiver.tries([*prompts, prompts[0]], [OPTIONS] * 4))
     for own, other in zip(scores, others[:3], strict=True):
         torch.testing.assert_close(own, other, atol=1e-4, rtol=0)
+
+
+def test_messages_made_in_groups_are_those_of_the_whole_batch() -> None:
+    """Apart from rounding: a pass over fewer or shorter rows may add in another order."""
+    sender = load_sender("nano-llama", layer=2, device="cpu")
+    texts = [TEXTS[0], " ".join(TEXTS * 4)] * 9
+    for name in ("perceiver", "pooled"):
+        ends = BridgeEnds(sender_width=sender.width, receiver_width=160, receiver_rms=0.1)
+        torch.manual_seed(0)
+        bridge = bridge_config({"name": name}).build(ends).eval()
+        with torch.no_grad():
+            grouped, whole = messages_of(sender, bridge, texts), bridge(sender.read(texts))
+        assert torch.equal(grouped.mask, whole.mask)
+        torch.testing.assert_close(grouped.vectors, whole.vectors, atol=1e-5, rtol=1e-4)
 
 
 def test_ids_alone_are_those_of_the_whole_encoding() -> None:
