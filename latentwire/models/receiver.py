@@ -272,7 +272,9 @@ class Receiver:
         return build_trie([self.answer_ids(prompt, option, end=False) for option in options], self.end_id)
 
     def score_options(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
-        """Log-likelihood in nats of every option of every row, each row in one pass over prefix and trie nodes. Differentiable."""
+        """Log-likelihood in nats of every option of every row, over prefix and trie nodes alone. Differentiable."""
+        if any(len(trie.pieces) > 1 for trie in tries):
+            return self._score_in_pieces(prefix, tries)
         lengths = [length + len(trie.tokens) for length, trie in zip(prefix.lengths, tries, strict=True)]
         scores: list[Tensor] = [prefix.embeddings] * len(tries)
         for part in parts(lengths, self.device):
@@ -284,6 +286,16 @@ class Receiver:
                 continue
             for row, trie, own in zip(part, asked, logits, strict=True):
                 scores[row] = trie.option_scores(own, own.logsumexp(-1))
+        return scores
+
+    def _score_in_pieces(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
+        """As ``score_options``: the pieces of large tries are read side by side, each behind the whole prefix."""
+        rows = [row for row, trie in enumerate(tries) for _ in trie.pieces]
+        found = iter(self.score_options(prefix[rows], [piece for trie in tries for _, piece in trie.pieces]))
+        scores = []
+        for trie in tries:
+            places = torch.tensor([option for options, _ in trie.pieces for option in options], device=self.device)
+            scores.append(torch.cat([next(found) for _ in trie.pieces])[places.argsort()])
         return scores
 
     @torch.no_grad()

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+#: nodes of a trie that one pass reads
+PIECE_NODES = 160
 #: attention biases that a trie keeps
 _BIASES_KEPT = 8
 
@@ -77,6 +79,30 @@ class OptionTrie:
     @cached_property
     def _biases(self) -> dict[tuple[int, torch.dtype, torch.device], Tensor]:
         return {}
+
+    @cached_property
+    def pieces(self) -> tuple[tuple[tuple[int, ...], OptionTrie], ...]:
+        """The trie cut into tries of at most about ``PIECE_NODES`` nodes and the options of each; itself where it is no larger.
+
+        Attention costs the square of what one pass reads, so several short passes over a prefix are cheaper than one long one.
+        """
+        count = -(-len(self.tokens) // PIECE_NODES)
+        if count <= 1:
+            return ((tuple(range(len(self.paths))), self),)
+        # options that begin alike stay together
+        order = sorted(range(len(self.paths)), key=self.spelled)
+        groups: list[list[int]] = [[]]
+        nodes, before = 0, list[int]()
+        for option in order:
+            if groups[-1] and nodes >= len(self.tokens) / count:
+                groups.append([])
+                nodes, before = 0, []
+            tokens = self.spelled(option)
+            shared = next((depth for depth, (a, b) in enumerate(zip(tokens, before, strict=False)) if a != b), len(before))
+            nodes += max(0, len(tokens) - 1 - shared)
+            groups[-1].append(option)
+            before = tokens
+        return tuple((tuple(group), build_trie([self.spelled(option) for option in group], None)) for group in groups)
 
     def batch_scores(self, logits: Float[Tensor, "B N V"]) -> Float[Tensor, "B options"]:
         """``option_scores`` of several rows with this trie at once."""

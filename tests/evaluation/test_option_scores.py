@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from latentwire.data.task import load_task, task_names
-from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.receiver import Prefix, Receiver, load_receiver
+from latentwire.models.trie import build_trie
 from latentwire.prompts import Prompt
 from tests.data.test_prompts import three_examples
 
@@ -49,3 +50,29 @@ def test_the_77_intents_too(receiver: Receiver, data_dir: Path) -> None:
         [scores] = receiver.score_options(receiver.prefix([prompt]), receiver.tries([prompt], [example.options]))
     assert len(example.options) == 77
     assert scores.tolist() == pytest.approx(one_by_one(receiver, prompt, example.options), abs=1e-4)
+
+
+def test_large_tries_are_read_in_pieces_to_the_same_scores_and_gradients(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = tuple(
+        f"{colour} {item} number {count}" for colour in ("red", "blue") for item in ("lamps", "boats") for count in range(9)
+    )
+    prompts = [Prompt("", "\nWhat?\nAnswer:"), Prompt("A longer prompt than the other.", "\nWhat?\nAnswer:")]
+    found = []
+    for nodes in (10_000, 8):
+        monkeypatch.setattr("latentwire.models.trie.PIECE_NODES", nodes)
+        tries = [
+            build_trie([receiver.answer_ids(prompt, option, end=False) for option in many], receiver.end_id) for prompt in prompts
+        ]
+        tries.append(build_trie([receiver.answer_ids(prompts[0], "yes", end=False)], receiver.end_id))
+        assert (len(tries[0].pieces) > 1) == (nodes == 8)
+        prefix = receiver.prefix([*prompts, prompts[0]])
+        embeddings = prefix.embeddings.detach().requires_grad_()
+        scores = receiver.score_options(Prefix(embeddings, prefix.mask), tries)
+        (gradient,) = torch.autograd.grad(torch.cat(scores).sum(), embeddings)
+        found.append((scores, gradient))
+    (whole, whole_gradient), (pieces, pieces_gradient) = found
+    for one, other in zip(whole, pieces, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    torch.testing.assert_close(whole_gradient, pieces_gradient, atol=1e-3, rtol=1e-3)
