@@ -152,7 +152,7 @@ def _draw_methods(axis: Any, cases: list[LatencyCase]) -> None:
     axis.invert_yaxis()
     axis.set(xscale="log", xlabel="ms (median, quartiles)")
     axis.set_title("Texts to answers", loc="left")
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.4, -0.13))
 
 
 def _draw_stages(axis: Any, cases: list[LatencyCase]) -> None:
