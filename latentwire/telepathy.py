@@ -19,8 +19,9 @@ from latentwire.errors import MismatchError, UsageError
 from latentwire.messages.channel import Channel, Delivery
 from latentwire.messages.settings import Precision, as_precision
 from latentwire.models.chat import style_name
-from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
 
 

@@ -8,7 +8,7 @@ import torch
 from latentwire import Message, Telepathy
 from latentwire.errors import ArtefactError, MismatchError, UsageError
 from latentwire.models.nano.specs import NANO_SPECS
-from latentwire.models.receiver import SoftTokens
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.training.run import train_run
 from tests.training.test_trainer import small_config
 

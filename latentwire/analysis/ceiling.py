@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from latentwire.analysis.codes import Alphabet, Wording
 from latentwire.analysis.reading import Code, Reading, code_ids, graded
-from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.schema import Schema
 from latentwire.seeding import stable_hash
 

@@ -41,8 +41,9 @@ from latentwire.data.task import Example, Task, load_task
 from latentwire.errors import UsageError
 from latentwire.evaluation.run import load_parts, saved_config
 from latentwire.models.batching import parts as in_parts
-from latentwire.models.receiver import Prefix, Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
+from latentwire.models.soft_tokens import Prefix, SoftTokens
 from latentwire.training.run import ARTEFACT_FOLDER
 
 #: sources that are kept of each soft token

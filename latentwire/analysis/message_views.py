@@ -16,8 +16,9 @@ from torch import Tensor
 
 from latentwire.bridges.base import Bridge
 from latentwire.messages.channel import Channel
-from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender, SenderStates
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
 
 #: neighbours that are kept of each soft token

@@ -21,8 +21,9 @@ from latentwire.evaluation.metrics import METRICS
 from latentwire.evaluation.predictions import BY_TEXT
 from latentwire.evaluation.statistics import Estimate, mean_interval, score_interval
 from latentwire.files import read_json
-from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.training.run import CONFIG_FILE
 
 CAPACITY_FILE = "capacity.json"

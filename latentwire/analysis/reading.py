@@ -21,8 +21,9 @@ from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example
 from latentwire.errors import DataError
 from latentwire.methods.base import Control
-from latentwire.models.receiver import Prefix, Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
+from latentwire.models.soft_tokens import Prefix, SoftTokens
 from latentwire.prompts import Prompt
 
 NATS_PER_BIT = log(2)

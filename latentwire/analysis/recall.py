@@ -36,7 +36,8 @@ from latentwire.evaluation.run import load_parts, saved_config
 from latentwire.messages.channel import Channel
 from latentwire.messages.spans import kinds_and_spans
 from latentwire.methods.base import Parts
-from latentwire.models.receiver import Prefix, Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
+from latentwire.models.soft_tokens import Prefix, SoftTokens
 from latentwire.prompts import Prompt
 from latentwire.training.objectives import WRITING_CUES
 from latentwire.training.pretraining import CHARACTERS_PER_TOKEN, TINY_WORLD, control_tokens

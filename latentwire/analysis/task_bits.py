@@ -21,7 +21,8 @@ from latentwire.errors import DataError
 from latentwire.evaluation.statistics import Estimate, mean_interval
 from latentwire.methods.base import Prediction
 from latentwire.models.batching import parts
-from latentwire.models.receiver import Prefix, Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
+from latentwire.models.soft_tokens import Prefix, SoftTokens
 from latentwire.prompts import Prompt
 
 #: rows whose prompts are embedded at a time

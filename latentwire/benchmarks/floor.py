@@ -22,8 +22,9 @@ from torch import Tensor
 from latentwire.benchmarks.pair import BenchPair
 from latentwire.data.task import Example
 from latentwire.messages.channel import Channel
-from latentwire.models.receiver import Prefix, Receiver
+from latentwire.models.receiver import Receiver
 from latentwire.models.sender import SenderStates
+from latentwire.models.soft_tokens import Prefix
 from latentwire.models.tokens import pad_right
 
 

@@ -16,8 +16,8 @@ from latentwire.benchmarks.pair import BenchPair
 from latentwire.benchmarks.scoring import option_texts
 from latentwire.benchmarks.timing import Candidate, loglog_slope, measure, timed
 from latentwire.messages.channel import Channel
-from latentwire.models.receiver import SoftTokens
 from latentwire.models.sender import lower_blocks
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.models.tokens import pad_right
 
 Advance = Callable[[int, int], None]

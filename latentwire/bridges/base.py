@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from latentwire.errors import ArtefactError, MismatchError
 from latentwire.files import read_json, replacing, write_json
 from latentwire.messages.settings import MessageSettings
-from latentwire.models.receiver import SoftTokens
 from latentwire.models.sender import Layer, SenderStates
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.schema import Schema, validated
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"

@@ -19,7 +19,7 @@ import torch
 from latentwire.data.task import Example
 from latentwire.errors import UnknownNameError
 from latentwire.methods.base import SOFT_CONTROLS, Control
-from latentwire.models.receiver import SoftTokens
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.seeding import stable_hash
 
 CONTROLS = (*SOFT_CONTROLS, "verbatim_only")

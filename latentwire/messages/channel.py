@@ -15,7 +15,8 @@ from latentwire.messages.precision import WireFormat, bytes_per_token, pack, str
 from latentwire.messages.settings import MessageSettings
 from latentwire.messages.spans import find_spans, joined
 from latentwire.messages.surprise import within_budget, word_surprises
-from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
+from latentwire.models.soft_tokens import SoftTokens
 
 
 @dataclass(frozen=True)

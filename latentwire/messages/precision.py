@@ -26,7 +26,7 @@ from torch import Tensor
 
 from latentwire.errors import ArtefactError, ModelError
 from latentwire.messages.settings import Precision
-from latentwire.models.receiver import SoftTokens
+from latentwire.models.soft_tokens import SoftTokens
 
 #: what is on the wire: ``auto`` is one of the three floats
 WireFormat = Literal["float32", "bf16", "float16", "int8", "int4"]

@@ -15,7 +15,8 @@ import torch
 
 from latentwire.errors import ModelError
 from latentwire.messages.spans import joined
-from latentwire.models.receiver import Prefix, Receiver
+from latentwire.models.receiver import Receiver
+from latentwire.models.soft_tokens import Prefix
 from latentwire.models.tokens import leading_ids
 
 #: a word with what makes it another one (sign, currency, unit) and without the punctuation around it

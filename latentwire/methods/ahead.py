@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from latentwire.models.receiver import SoftTokens
+from latentwire.models.soft_tokens import SoftTokens
 
 
 class MessagesAhead:

@@ -20,8 +20,9 @@ from latentwire.config import RunConfig
 from latentwire.data.task import Example, Task
 from latentwire.messages.settings import MessageSettings
 from latentwire.models.batching import first_of_equals
-from latentwire.models.receiver import Prefix, Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
+from latentwire.models.soft_tokens import Prefix, SoftTokens
 from latentwire.models.trie import OptionTrie
 from latentwire.prompts import Prompt
 from latentwire.schema import Schema

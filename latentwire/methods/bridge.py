@@ -15,8 +15,8 @@ from latentwire.messages.settings import MessageSettings
 from latentwire.methods.ahead import MessagesAhead
 from latentwire.methods.base import AS_THE_TASK_SAYS, SOFT_CONTROLS, Control, FitData, Method, Parts, Prediction
 from latentwire.models.batching import alike
-from latentwire.models.receiver import SoftTokens
 from latentwire.models.sender import Sender
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.training.run import ARTEFACT_FOLDER, train_run
 from latentwire.training.trainer import Hooks
 

@@ -24,8 +24,9 @@ from torch import Tensor
 from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example
 from latentwire.errors import DataError, UsageError
-from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
+from latentwire.models.soft_tokens import SoftTokens
 
 #: nats for each place that a token is away from its own. A soft token cannot see whether words far before it have moved, so a long
 #: row of moved words cannot be learned

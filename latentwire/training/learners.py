@@ -16,8 +16,9 @@ from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
 from latentwire.messages.channel import Channel
-from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
 from latentwire.models.sender import SenderStates
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
 from latentwire.training.alignment import Alignment
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from latentwire.config import TrainingSettings
 from latentwire.data.task import Example
 from latentwire.errors import DataError
-from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.models.trie import build_branches
 from latentwire.prompts import Prompt
 

@@ -30,8 +30,9 @@ from latentwire.data.tinyworld.rows import draw_scene
 from latentwire.data.tinyworld.scenes import SCENES
 from latentwire.errors import ArtefactError, UnknownNameError
 from latentwire.models.chat import Prompter
-from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
 from latentwire.training.alignment import MOST_COUNTED_TEXTS, Alignment
 from latentwire.training.bundles import Bundles

@@ -24,7 +24,8 @@ from latentwire.data.task import Example
 from latentwire.errors import NonFiniteLossError, StoppedEarlyError, UsageError
 from latentwire.files import write_text
 from latentwire.models.compiling import compiled_forward, passing_through
-from latentwire.models.receiver import Receiver, SoftTokens
+from latentwire.models.receiver import Receiver
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
 from latentwire.training.bundles import Bundles, RowOrder
 from latentwire.training.checkpoint import load_checkpoint, save_checkpoint

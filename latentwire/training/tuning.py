@@ -12,7 +12,8 @@ from torch import nn
 from latentwire.config import FirstStage, ModelSettings, RunConfig, Terms
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
-from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
 from latentwire.training.bundles import RowBundles
 from latentwire.training.learners import Learner

@@ -10,8 +10,9 @@ from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.data.readers import GENERATED_ROWS, read_task
 from latentwire.data.task import load_task
 from latentwire.errors import UsageError
-from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
 
 
@@ -56,7 +57,8 @@ def test_occlusion_finds_the_group_and_the_one_before_it(sender: Sender, receive
     assert moved.shape == (-(-length // 2), length)
     for index, own in enumerate(moved):
         seen = set(range(max(0, 2 * index - 2), min(length, 2 * index + 2)))
-        assert set(own.nonzero()[:, 0].tolist()) == seen
+        # a batch of many rows may round in another way than the one row it is compared with
+        assert set((own > 1e-5).nonzero()[:, 0].tolist()) == seen
 
 
 def test_occlusion_does_not_depend_on_how_many_are_hidden_at_once(

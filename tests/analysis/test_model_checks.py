@@ -28,8 +28,9 @@ from latentwire.bridges import bridge_config
 from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.errors import ArtefactError
 from latentwire.evaluation.statistics import Estimate
-from latentwire.models.receiver import SoftTokens, load_receiver
+from latentwire.models.receiver import load_receiver
 from latentwire.models.sender import SenderStates, load_sender
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.models.tokens import pad_right
 from tests.analysis.test_limits import entry
 from tests.analysis.test_row_checks import posed

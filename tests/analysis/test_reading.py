@@ -15,8 +15,9 @@ from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.bridges.linear import LinearConfig
 from latentwire.errors import DataError
 from latentwire.evaluation.controls import build_control
-from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
+from latentwire.models.soft_tokens import SoftTokens
 
 WORDING, ALPHABET = Wording(), load_alphabet("tinyworld")
 

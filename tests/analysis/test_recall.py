@@ -11,7 +11,8 @@ from latentwire.analysis.message_views import nearest_ids, readable_ids
 from latentwire.analysis.recall import Asker, RecallRequest, facts_of, measure_recall, share_found
 from latentwire.analysis.recall_file import RecallPoint, read_recall
 from latentwire.errors import ArtefactError, DataError, UsageError
-from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.training.pretraining import control_tokens, prepare_texts
 from latentwire.training.run import train_run
 from tests.training.test_pretraining import small_config as stage_one_config

@@ -28,7 +28,7 @@ def test_the_command_writes_a_file_a_figure_and_prints_the_same(
     assert (tmp_path / FIGURE_FILE).stat().st_size > 10_000
     assert [case["case"] for case in printed["latency"]] == ["batch 1", "batch 1, text of 256 tokens", "batch 1", "batch 2"]
     run = printed["run"]
-    assert run["command"].startswith("latentwire ")
+    assert run["command"].startswith("latentwire")
     assert run["threads"] >= 1
     assert run["versions"]["torch"]
     # a folder of this machine is named nowhere but in the command as it was typed

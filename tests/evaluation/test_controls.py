@@ -9,7 +9,7 @@ from latentwire.data.readers import read_task
 from latentwire.data.task import load_task
 from latentwire.errors import UnknownNameError
 from latentwire.evaluation.controls import applicable, build_control, derangement
-from latentwire.models.receiver import SoftTokens
+from latentwire.models.soft_tokens import SoftTokens
 
 
 @given(st.integers(2, 300), st.integers(0, 5))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from latentwire.data.task import load_task, task_names
-from latentwire.models.receiver import Prefix, Receiver, load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.soft_tokens import Prefix
 from latentwire.models.trie import build_trie
 from latentwire.prompts import Prompt
 from tests.data.test_prompts import three_examples

@@ -21,7 +21,7 @@ from latentwire.experiments.diagnosis.hypotheses import HYPOTHESES
 from latentwire.experiments.diagnosis.outputs import hungarian
 from latentwire.experiments.exchange.collect import sample_predictions
 from latentwire.experiments.registry.model import ErrorClass, Experiment, State
-from latentwire.models.receiver import SoftTokens
+from latentwire.models.soft_tokens import SoftTokens
 from tests.evaluation.making import free
 from tests.experiments.planted import ANSWER_CUE, planted_config, run_planted, sentiment_rows, write_task
 from tests.experiments.written import CONFIG, GOLD, LABELS, curve, labelled, noisy, written

@@ -11,7 +11,8 @@ from latentwire.errors import ConfigError, UnknownNameError
 from latentwire.messages.channel import Channel
 from latentwire.messages.settings import MessageSettings, as_precision
 from latentwire.messages.surprise import Word, within_budget, word_surprises
-from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.models.tokens import encode_plain
 from latentwire.prompts import Prompt
 from latentwire.schema import validated

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 
 from latentwire.errors import ArtefactError, ModelError
 from latentwire.messages.precision import WireFormat, bytes_per_token, pack, quantised, straight_through, unpack, wire_format
-from latentwire.models.receiver import SoftTokens
+from latentwire.models.soft_tokens import SoftTokens
 
 FORMS: tuple[WireFormat, ...] = ("float32", "bf16", "float16", "int8", "int4")
 #: half a step of the largest absolute value of a token, or half a unit in the last place of the value

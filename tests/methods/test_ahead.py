@@ -17,7 +17,7 @@ from latentwire.evaluation.evaluator import EvaluationSettings, predict_all
 from latentwire.methods.ahead import MessagesAhead
 from latentwire.methods.base import Parts
 from latentwire.methods.bridge import BridgeMethod
-from latentwire.models.receiver import SoftTokens
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.training.run import load_pair, new_bridge
 from tests.training.test_trainer import small_config
 

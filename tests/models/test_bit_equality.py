@@ -10,8 +10,9 @@ from latentwire.bridges import bridge_config
 from latentwire.bridges.base import BridgeEnds
 from latentwire.messages.precision import pack, unpack
 from latentwire.methods.bridge import messages_of
-from latentwire.models.receiver import Prefix, Receiver, SoftTokens, load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import load_sender
+from latentwire.models.soft_tokens import Prefix, SoftTokens
 from latentwire.models.tokens import encode_plain
 from latentwire.models.trie import build_trie
 from latentwire.prompts import Prompt

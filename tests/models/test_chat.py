@@ -10,8 +10,9 @@ import torch
 
 from latentwire.errors import MismatchError, ModelError, UsageError
 from latentwire.models.chat import Prompter, PromptStyle, style_name
-from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.models.source import resolve
 from latentwire.prompts import Prompt
 from tests.conftest import WIDTH

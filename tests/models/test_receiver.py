@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from latentwire.errors import DataError, MismatchError
-from latentwire.models.receiver import Prefix, Receiver, SoftTokens, load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.soft_tokens import Prefix, SoftTokens
 from latentwire.prompts import Prompt
 from tests.conftest import FAMILIES, WIDTH
 

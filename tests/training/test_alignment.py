@@ -13,8 +13,9 @@ from latentwire.bridges.pooled import PooledConfig
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
 from latentwire.errors import DataError, UsageError
-from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.training.alignment import Alignment, assign, overlap, spread
 
 

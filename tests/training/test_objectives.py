@@ -9,7 +9,8 @@ import torch
 from latentwire.config import TrainingSettings
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
-from latentwire.models.receiver import Receiver, SoftTokens, load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
 from latentwire.training import objectives
 

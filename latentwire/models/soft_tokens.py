@@ -1,0 +1,94 @@
+"""What a receiver is given: messages of soft tokens, and the prefixes in which they stand.
+
+Shapes: B rows, K soft tokens, P prefix positions, D_r receiver width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from latentwire.errors import MismatchError
+
+
+@dataclass(frozen=True)
+class SoftTokens:
+    """A batch of messages: ``vectors`` [B, K, D_r]; ``mask`` [B, K] is True at real soft tokens.
+
+    ``verbatim``: the text of each row that stands directly behind its soft tokens, or nothing where no row has any.
+    """
+
+    vectors: Float[Tensor, "B K D_r"]
+    mask: Bool[Tensor, "B K"]
+    verbatim: tuple[str, ...] = ()
+
+    def __getitem__(self, rows: Tensor | slice) -> SoftTokens:
+        chosen = self.verbatim[rows] if isinstance(rows, slice) else [self.verbatim[row] for row in rows.tolist() if self.verbatim]
+        return SoftTokens(self.vectors[rows], self.mask[rows], tuple(chosen))
+
+    @staticmethod
+    def joined(messages: Sequence[SoftTokens]) -> SoftTokens:
+        """Messages of several senders as one, end to end in this order; their verbatim texts stand behind all soft tokens.
+
+        Raises:
+            MismatchError: they are for different numbers of rows, or for receivers of different widths.
+        """
+        rows, widths = {len(item.mask) for item in messages}, {item.vectors.shape[-1] for item in messages}
+        for what, sizes in (("rows", rows), ("width", widths)):
+            if len(sizes) > 1:
+                raise MismatchError(f"messages that differ in {what} ({', '.join(map(str, sorted(sizes)))}) cannot be joined")
+        verbatim: tuple[str, ...] = ()
+        if any(item.verbatim for item in messages):
+            texts = [item.verbatim or ("",) * len(item.mask) for item in messages]
+            verbatim = tuple(" ".join(filter(None, parts)) for parts in zip(*texts, strict=True))
+        vectors, mask = torch.cat([item.vectors for item in messages], 1), torch.cat([item.mask for item in messages], 1)
+        return SoftTokens(vectors, mask, verbatim)
+
+    @staticmethod
+    def gathered(parts: Sequence[SoftTokens], rows: Sequence[Sequence[int]]) -> SoftTokens:
+        """Messages of groups of rows as one batch: ``rows[i]`` are the places of those of ``parts[i]``; shorter ones are padded."""
+        most = max(part.mask.shape[1] for part in parts)
+        vectors = torch.cat([F.pad(part.vectors, (0, 0, 0, most - part.mask.shape[1])) for part in parts])
+        mask = torch.cat([F.pad(part.mask, (0, most - part.mask.shape[1])) for part in parts])
+        places = torch.tensor([row for group in rows for row in group], device=mask.device).argsort()
+        return SoftTokens(vectors[places], mask[places])
+
+    def shifted(self) -> SoftTokens:
+        """Every row with the message of the row before it."""
+        return self[torch.arange(len(self.vectors), device=self.mask.device).roll(1)]
+
+    @property
+    def tokens_per_row(self) -> Int[Tensor, " B"]:
+        return self.mask.sum(dim=1)
+
+    def bytes_per_row(self, dtype: torch.dtype) -> Int[Tensor, " B"]:
+        """Bytes on the wire of the soft part of each message, sent in ``dtype``."""
+        return self.tokens_per_row * self.vectors.shape[-1] * dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the receiver reads before it answers: ``embeddings`` [B, P, D_r], left-padded, and the ``mask`` [B, P]."""
+
+    embeddings: Float[Tensor, "B P D_r"]
+    mask: Bool[Tensor, "B P"]
+
+    def __getitem__(self, rows: Sequence[int]) -> Prefix:
+        """Some of the rows, without the padding that only others needed."""
+        # the longest row of a prefix has no padding, so there is none to take off where all rows stay
+        if list(rows) == list(range(len(self.mask))):
+            return self
+        chosen = torch.tensor(rows, device=self.mask.device)
+        mask = self.mask[chosen]
+        start = int(mask.any(dim=0).int().argmax())
+        return Prefix(self.embeddings[chosen, start:], mask[:, start:])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Real positions of each row."""
+        return list(self.mask.sum(dim=1).tolist())
