@@ -54,26 +54,32 @@ def draw_recall(recalls: Sequence[Recall], path: Path) -> None:
 
     points = [point for recall in recalls for point in recall["points"]]
     sources = list(dict.fromkeys(point["source"] for point in points))
-    measures = (("nats_per_token", "nats per token"), *((f"{kind}_written", f"{kind} written") for kind in FACTS))
+    measures = (("nats_per_token", "nats per token"), *((f"{kind}_written", f"{kind} found") for kind in FACTS))
     figure, axes = pyplot.subplots(
         len(measures), len(sources), figsize=(4.2 * len(sources), 2.6 * len(measures)), squeeze=False, sharex=True
     )
     for column, source in enumerate(sources):
         axes[0][column].set_title(Path(source).stem)
         for row, (key, label) in enumerate(measures):
-            _draw(axes[row][column], [point for point in points if point["source"] == source], key)
+            own = [point for point in points if point["source"] == source]
+            _draw(axes[row][column], own, key)
+            if key.endswith("_written"):
+                _draw(axes[row][column], own, key.replace("_written", "_spelled"), only="message", style="--", note=" (spelled)")
             axes[row][column].set_ylabel(label if column == 0 else "")
     for axis in axes[-1]:
         axis.set_xlabel("soft tokens per sender token")
     axes[0][0].legend(fontsize=8)
+    axes[1][0].legend(fontsize=8)
     figure.tight_layout()
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lstrip(".") or "png", dpi=120)
     pyplot.close(figure)
 
 
-def _draw(axis: Any, points: Sequence[RecallPoint], key: str) -> None:
+def _draw(axis: Any, points: Sequence[RecallPoint], key: str, *, only: str | None = None, style: str = "-", note: str = "") -> None:
     for reader, colour in _COLOURS.items():
+        if only not in (None, reader):
+            continue
         # the rate is that of the message, for the reader of the text too
         rate = {id(point): _rate(points, point) for point in points if point["reader"] == reader}
         own = sorted((p for p in points if p["reader"] == reader and p[key] is not None), key=lambda p: rate[id(p)])  # type: ignore[literal-required]
@@ -82,7 +88,8 @@ def _draw(axis: Any, points: Sequence[RecallPoint], key: str) -> None:
         found: list[Interval] = [point[key] for point in own]  # type: ignore[literal-required]
         values = [one["value"] for one in found]
         errors = [[one["value"] - one["low"] for one in found], [one["high"] - one["value"] for one in found]]
-        axis.errorbar([rate[id(p)] for p in own], values, yerr=errors, marker="o", capsize=2, color=colour, label=_NAMES[reader])
+        at, label = [rate[id(point)] for point in own], _NAMES[reader] + note
+        axis.errorbar(at, values, yerr=errors, marker="o", capsize=2, color=colour, label=label, linestyle=style)
     axis.grid(alpha=0.3)
     if key != "nats_per_token":
         axis.set_ylim(-0.02, 1.02)
