@@ -70,15 +70,7 @@ def nearest_vocabulary(receiver: Receiver, vectors: Float[Tensor, "K D_r"]) -> t
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(_RANDOM_DIRECTIONS, vectors.shape[-1], generator=generator).to(vectors)
     directions = torch.nn.functional.normalize(torch.cat([vectors.float(), drawn.float()]), dim=-1)
-    ids = readable_ids(receiver)
-    best_values = directions.new_full((len(directions), MOST_NEIGHBOURS), -2.0)
-    best_ids = torch.zeros(best_values.shape, dtype=torch.long, device=directions.device)
-    for part in ids.split(8192):
-        table = torch.nn.functional.normalize(receiver.embed(part).float(), dim=-1)
-        values = torch.cat([best_values, directions @ table.T], dim=1)
-        known = torch.cat([best_ids, part.expand(len(directions), -1)], dim=1)
-        best_values, places = values.topk(MOST_NEIGHBOURS, dim=1)
-        best_ids = known.gather(1, places)
+    best_values, best_ids = _nearest(receiver, directions, readable_ids(receiver), MOST_NEIGHBOURS)
     own = len(vectors)
     noise = float(best_values[own:, 0].quantile(0.95))
     found = [
@@ -95,14 +87,22 @@ def nearest_vocabulary(receiver: Receiver, vectors: Float[Tensor, "K D_r"]) -> t
 @torch.no_grad()
 def nearest_ids(receiver: Receiver, vectors: Float[Tensor, "K D_r"], ids: Int[Tensor, " V"]) -> Int[Tensor, " K"]:
     """Of the tokens ``ids`` (``readable_ids``) the one with the highest cosine to each soft token."""
-    directions = torch.nn.functional.normalize(vectors.float(), dim=-1)
-    best_values = directions.new_full((len(directions),), -2.0)
-    best_ids = torch.zeros(len(directions), dtype=torch.long, device=directions.device)
+    return _nearest(receiver, torch.nn.functional.normalize(vectors.float(), dim=-1), ids, 1)[1][:, 0]
+
+
+def _nearest(
+    receiver: Receiver, directions: Float[Tensor, "N D_r"], ids: Int[Tensor, " V"], count: int
+) -> tuple[Float[Tensor, "N count"], Int[Tensor, "N count"]]:
+    """The ``count`` highest cosines to each direction of length 1, and whose they are; -2 where there are not so many tokens."""
+    best_values = directions.new_full((len(directions), count), -2.0)
+    best_ids = torch.zeros(best_values.shape, dtype=torch.long, device=directions.device)
     for part in ids.split(8192):
-        values, places = (directions @ torch.nn.functional.normalize(receiver.embed(part).float(), dim=-1).T).max(dim=1)
-        best_ids = torch.where(values > best_values, part[places], best_ids)
-        best_values = torch.maximum(values, best_values)
-    return best_ids
+        table = torch.nn.functional.normalize(receiver.embed(part).float(), dim=-1)
+        values = torch.cat([best_values, directions @ table.T], dim=1)
+        known = torch.cat([best_ids, part.expand(len(directions), -1)], dim=1)
+        best_values, places = values.topk(count, dim=1)
+        best_ids = known.gather(1, places)
+    return best_values, best_ids
 
 
 def readable_ids(receiver: Receiver) -> Int[Tensor, " V"]:

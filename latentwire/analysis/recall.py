@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latentwire.analysis.ceiling_search import interval
+from latentwire.analysis.ceiling_search import Watch, interval
 from latentwire.analysis.message_views import nearest_ids, readable_ids
 from latentwire.analysis.recall_file import FACTS, READERS, RECALL_FILE, SCHEMA_VERSION, Recall, RecallPoint, write_recall
 from latentwire.analysis.sources import bridge_provenance
@@ -36,6 +36,7 @@ from latentwire.evaluation.run import load_parts, saved_config
 from latentwire.messages.channel import Channel
 from latentwire.messages.spans import kinds_and_spans
 from latentwire.methods.base import Parts
+from latentwire.methods.bridge import soft_tokens_of
 from latentwire.models.receiver import Receiver
 from latentwire.models.soft_tokens import Prefix, SoftTokens
 from latentwire.prompts import Prompt
@@ -43,8 +44,6 @@ from latentwire.training.objectives import WRITING_CUES
 from latentwire.training.pretraining import CHARACTERS_PER_TOKEN, TINY_WORLD, control_tokens
 from latentwire.training.run import ARTEFACT_FOLDER
 
-#: hears what is being done, how far it is, and of how much
-Watch = Callable[[str, int, int], None]
 #: tokens beyond the text's own that the receiver may write
 _SPARE_TOKENS = 8
 
@@ -234,7 +233,7 @@ class RecallBench:
             prefix = self.asker.of_texts(texts)
             tokens, sizes = receiver.prompter.count_texts(texts), [len(text.encode()) for text in texts]
         else:
-            delivery = self.channel.deliver(self.channel.written(self.bridge(self.parts.sender.read(list(sent))), sent))
+            delivery = self.channel.deliver(self.channel.written(soft_tokens_of(self.parts.sender, self.bridge, sent), sent))
             prefix = self.asker.of_messages(delivery.soft)
             tokens, sizes = list(delivery.message_tokens), list(delivery.message_bytes)
             spelled = self._spelled(delivery.soft)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from latentwire.cli.console import Progress, emit_json, say
+from latentwire.cli.console import Watch, emit_json, say
 from latentwire.errors import UsageError
 
 RUNS = typer.Argument(help="Run folders with trained bridges, for example runs/demo; several give one figure.", show_default=False)
@@ -52,18 +52,11 @@ def recall(
             run, texts=sources, rows=rows, most_tokens=most_tokens, split=split, data_dir=data_dir, seed=seed, device=device,
             batch_size=batch_size, out=out,
         )  # fmt: skip
-        bar: list[Progress] = []
-
-        def watch(what: str, done: int, total: int, bar: list[Progress] = bar) -> None:
-            if not bar:
-                bar.append(Progress(total, what))
-            bar[0].at(done)
-
+        watch = Watch()
         try:
             measured.append(measure_recall(request, watch=watch))
         finally:
-            for one in bar:
-                one.close()
+            watch.close()
         say(f"written: {request.folder / RECALL_FILE}")
     figure = (out or runs[0]) / FIGURE_FILE
     draw_recall(measured, figure)

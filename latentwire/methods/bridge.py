@@ -68,7 +68,7 @@ class BridgeMethod(Method):
 
     def _messages(self, texts: Sequence[str]) -> SoftTokens:
         assert self.bridge is not None
-        return messages_of(self.sender, self.bridge, texts)
+        return soft_tokens_of(self.sender, self.bridge, texts)
 
     @torch.no_grad()
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
@@ -84,7 +84,7 @@ def controls_of(message: MessageSettings) -> tuple[str, ...]:
     return SOFT_CONTROLS if message.verbatim == "off" else (*SOFT_CONTROLS, "verbatim_only")
 
 
-def messages_of(sender: Sender, bridge: Bridge, texts: Sequence[str]) -> SoftTokens:
+def soft_tokens_of(sender: Sender, bridge: Bridge, texts: Sequence[str]) -> SoftTokens:
     """The soft tokens of the texts, those alike in length read together."""
     encoded, skip = sender.prompter.context_ids(texts)
     groups = alike([len(ids) for ids in encoded])

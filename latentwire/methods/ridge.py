@@ -13,7 +13,7 @@ from latentwire.errors import UsageError
 from latentwire.messages.channel import Channel
 from latentwire.messages.settings import MessageSettings
 from latentwire.methods.base import AS_THE_TASK_SAYS, SOFT_CONTROLS, Control, FitData, Method, Parts, Prediction
-from latentwire.methods.bridge import controls_of, messages_of, send_and_answer
+from latentwire.methods.bridge import controls_of, send_and_answer, soft_tokens_of
 from latentwire.training.ridge import fit_ridge
 
 
@@ -50,5 +50,5 @@ class Ridge(Method):
                 "method 'ridge' is fitted by `latentwire compare` or telepathy/run_baselines.py, not loaded from a run"
             )
         channel = Channel(self.message, self.parts.receiver)
-        make = partial(messages_of, self.parts.sender, self.bridge)
+        make = partial(soft_tokens_of, self.parts.sender, self.bridge)
         return send_and_answer(make, channel, self, examples, max_new_tokens=max_new_tokens, control=control)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from latentwire.bridges import bridge_config
 from latentwire.bridges.base import BridgeEnds
 from latentwire.messages.precision import pack, unpack
-from latentwire.methods.bridge import messages_of
+from latentwire.methods.bridge import soft_tokens_of
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import load_sender
 from latentwire.models.soft_tokens import Prefix, SoftTokens
@@ -174,7 +174,7 @@ def test_messages_made_in_groups_are_those_of_the_whole_batch() -> None:
         torch.manual_seed(0)
         bridge = bridge_config({"name": name}).build(ends).eval()
         with torch.no_grad():
-            grouped, whole = messages_of(sender, bridge, texts), bridge(sender.read(texts))
+            grouped, whole = soft_tokens_of(sender, bridge, texts), bridge(sender.read(texts))
         assert torch.equal(grouped.mask, whole.mask)
         torch.testing.assert_close(grouped.vectors, whole.vectors, atol=1e-5, rtol=1e-4)
 
