@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from inspect import signature
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,8 @@ from latentwire.models.batching import parts
 from latentwire.models.chat import Prompter, PromptStyle
 from latentwire.models.device import loading, pick_device, pick_dtype, placed
 from latentwire.models.freezing import freeze
-from latentwire.models.soft_tokens import Prefix, SoftTokens
+from latentwire.models.past import Past, keeps_all_positions, shared_start
+from latentwire.models.soft_tokens import Prefix, SoftTokens, positions_of
 from latentwire.models.source import ModelSource, explained, resolve
 from latentwire.models.tokens import encode_plain
 from latentwire.models.trie import Branches, OptionTrie, build_trie, stacked
@@ -60,6 +61,7 @@ class Receiver:
         self._trie = lru_cache(maxsize=64)(self._built_trie)
         # transformers 5.24 renamed it
         self.cache_name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+        self._can_resume = keeps_all_positions(source.config)
 
     @torch.no_grad()
     def _embedding_rms(self) -> float:
@@ -94,7 +96,7 @@ class Receiver:
         pieces = [self.prompter.prefix_ids(prompt) for prompt in prompts]
         if open_end:
             pieces = [(before, []) for before, _ in pieces]
-        if len(pieces) > 1 and all(piece == pieces[0] for piece in pieces) and _has_no_gaps(soft):
+        if len(pieces) > 1 and all(piece == pieces[0] for piece in pieces) and (soft is None or soft.has_no_gaps):
             return self._even_prefix(len(pieces), *pieces[0], soft)
         flat = torch.tensor([token for before, after in pieces for token in (*before, *after)], device=self.device)
         embedded = self.embed(flat)
@@ -172,14 +174,9 @@ class Receiver:
         mask = torch.arange(length, device=self.device)[None, :] < lengths[:, None]
         # the last answer token predicts nothing, so it is not read
         embeddings = torch.cat([prefix.embeddings, self.embed(targets[:, :-1])], dim=1)
-        attention = torch.cat([prefix.mask, mask[:, :-1]], dim=1)
-        output = self.model(
-            inputs_embeds=embeddings,
-            attention_mask=attention.long(),
-            position_ids=_positions(attention),
-            use_cache=False,
-            logits_to_keep=length,
-        )
+        attention = torch.cat([prefix.whole_mask, mask[:, :-1]], dim=1)
+        positions = positions_of(attention)[:, -embeddings.shape[1] :]
+        output = self._pass(prefix.past, embeddings, attention.long(), positions, logits_to_keep=length, use_cache=False)
         return output.logits.float(), targets, mask
 
     def tries(self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]) -> list[OptionTrie]:
@@ -195,6 +192,7 @@ class Receiver:
 
     def score_options(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
         """Log-likelihood in nats of every option of every row, over prefix and trie nodes alone. Differentiable."""
+        prefix = self.with_shared_start_read(prefix)
         if any(len(trie.pieces) > 1 for trie in tries):
             return self._score_in_pieces(prefix, tries)
         lengths = [length + len(trie.tokens) for length, trie in zip(prefix.lengths, tries, strict=True)]
@@ -227,7 +225,16 @@ class Receiver:
         No option is more probable than its first token. So those with the likeliest first token are scored, and then only
         those whose first token is more probable than the best of them: with many options, a small part.
         """
-        scores = self._first_token_scores(prefix, tries)
+        prefix = self.with_shared_start_read(prefix)
+        scores: list[Tensor] = [prefix.embeddings] * len(tries)
+        for part in parts(prefix.lengths, self.device):
+            for row, own in zip(part, self._contenders(prefix[part], [tries[row] for row in part]), strict=True):
+                scores[row] = own
+        return scores
+
+    def _contenders(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
+        first, prefix = self._read_but_for_the_last(prefix)
+        scores = [row[[path[0][1] for path in trie.paths]] for row, trie in zip(first, tries, strict=True)]
         likeliest = [(row == row.max()).nonzero()[:, 0].tolist() for row in scores]
         bounds = [row.clone() for row in scores]
         self._score_some(prefix, tries, likeliest, scores)
@@ -239,10 +246,6 @@ class Receiver:
         ]
         self._score_some(prefix, tries, still_open, scores)
         return scores
-
-    def _first_token_scores(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
-        starts = [build_trie([trie.spelled(option)[:1] for option in range(len(trie.paths))], None) for trie in tries]
-        return self.score_options(prefix, starts)
 
     def _score_some(
         self, prefix: Prefix, tries: Sequence[OptionTrie], wanted: Sequence[list[int]], scores: list[Float[Tensor, " _"]]
@@ -289,46 +292,84 @@ class Receiver:
     def tree_logits(self, prefix: Prefix, trees: Sequence[OptionTrie | Branches]) -> Float[Tensor, "B N V"]:
         """Logits at the root (the last position of the prefix) and at the nodes of each row's tree. Differentiable."""
         embeddings, bias, positions = self.tree_inputs(prefix, trees)
-        output = self.model(
-            inputs_embeds=embeddings,
-            attention_mask=bias,
-            position_ids=positions,
-            use_cache=False,
-            logits_to_keep=embeddings.shape[1] - prefix.mask.shape[1] + 1,
-        )
-        return output.logits.float()
+        asked = embeddings.shape[1] - prefix.mask.shape[1] + 1
+        return self._pass(prefix.past, embeddings, bias, positions, logits_to_keep=asked, use_cache=False).logits.float()
 
     def tree_inputs(
         self, prefix: Prefix, trees: Sequence[OptionTrie | Branches]
-    ) -> tuple[Float[Tensor, "B T D_r"], Float[Tensor, "B 1 T T"], Int[Tensor, "B T"]]:
+    ) -> tuple[Float[Tensor, "B T D_r"], Float[Tensor, "B 1 T _"], Int[Tensor, "B T"]]:
         """What one pass over prefixes and the nodes of their trees reads: embeddings, attention bias, positions."""
-        batch, length = prefix.mask.shape
+        mask = prefix.whole_mask
+        batch, length = mask.shape
+        #: positions that were read before see nothing more
+        read = length - prefix.mask.shape[1]
         first = trees[0]
-        if isinstance(first, OptionTrie) and all(tree is first for tree in trees) and (batch == 1 or bool(prefix.mask.all())):
+        if isinstance(first, OptionTrie) and all(tree is first for tree in trees) and prefix.has_no_gaps:
             # nothing is padded, so all rows share what does not depend on their messages
             tokens, depths = (part.to(self.device) for part in first.places)
             positions = torch.arange(length, device=self.device)
             bias = first.bias(length, self.dtype, self.device)
             return (
                 torch.cat([prefix.embeddings, self.embed(tokens[None]).expand(batch, -1, -1)], dim=1),
-                bias.expand(batch, -1, -1, -1),
-                torch.cat([positions, positions[-1:] + depths])[None].expand(batch, -1),
+                bias[:, :, read:].expand(batch, -1, -1, -1),
+                torch.cat([positions[read:], positions[-1:] + depths])[None].expand(batch, -1),
             )
         tokens, depths, sees = stacked(trees)
         nodes = tokens.shape[1]
-        positions = _positions(prefix.mask)
+        positions = positions_of(mask)
         node_positions = positions[:, -1:] + depths.to(self.device)
         total = length + nodes
         allowed = torch.zeros(batch, total, total, dtype=torch.bool, device=self.device)
         causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
-        allowed[:, :length, :length] = causal & prefix.mask[:, None, :]
-        allowed[:, length:, :length] = prefix.mask[:, None, :]
+        allowed[:, :length, :length] = causal & mask[:, None, :]
+        allowed[:, length:, :length] = mask[:, None, :]
         allowed[:, length:, length:] = sees.to(self.device)
         # padding looks at itself: a row of the softmax without any entry would be NaN
         allowed |= torch.eye(total, dtype=torch.bool, device=self.device)
+        allowed = allowed[:, read:]
         bias = torch.zeros_like(allowed, dtype=self.dtype).masked_fill(~allowed, torch.finfo(self.dtype).min)
         embeddings = torch.cat([prefix.embeddings, self.embed(tokens.to(self.device))], dim=1)
-        return embeddings, bias[:, None], torch.cat([positions, node_positions], dim=1)
+        return embeddings, bias[:, None], torch.cat([positions[:, read:], node_positions], dim=1)
+
+    # ---------------------------------------------------------------------------------------------- what is read once
+
+    def with_shared_start_read(self, prefix: Prefix) -> Prefix:
+        """The prefix with the beginning that its rows share (solved rows, a system prompt) read once, where that pays.
+
+        Only where no gradient is asked for.
+        """
+        if torch.is_grad_enabled() or not self._can_resume or prefix.past is not None or len(prefix.mask) == 1:
+            return prefix
+        shared = shared_start(prefix.embeddings, prefix.mask)
+        if not shared:
+            return prefix
+        starts = (~prefix.mask).sum(dim=1) + shared
+        begin, length = int(starts.min()), prefix.mask.shape[1]
+        head = prefix.embeddings[:1, starts[0] - shared : starts[0]]
+        past = self._read(Prefix(head, torch.ones(1, shared, dtype=torch.bool, device=self.device)))[1]
+        mask = torch.arange(begin, length, device=self.device)[None, :] >= starts[:, None]
+        return Prefix(prefix.embeddings[:, begin:], mask, past)
+
+    def _read_but_for_the_last(self, prefix: Prefix) -> tuple[Float[Tensor, "B V"], Prefix]:
+        """Log-probabilities behind the prefix, and the prefix with all but its last position read (if the model can resume)."""
+        log_probs, past = self._read(prefix, but_for=1)
+        return log_probs, prefix if past is None else Prefix(prefix.embeddings[:, -1:], prefix.mask[:, -1:], past)
+
+    @torch.no_grad()
+    def _read(self, prefix: Prefix, *, but_for: int = 0) -> tuple[Float[Tensor, "B V"], Past | None]:
+        """Log-probabilities behind the prefix, and what was read of it without its last ``but_for`` positions."""
+        mask = prefix.whole_mask
+        positions = positions_of(mask)[:, -prefix.mask.shape[1] :]
+        past = (prefix.past or Past.nothing(mask)) if self._can_resume else None
+        output = self._pass(past, prefix.embeddings, mask.long(), positions, logits_to_keep=1, use_cache=past is not None)
+        log_probs = output.logits[:, -1].float().log_softmax(-1)
+        return log_probs, past and Past.of(getattr(output, self.cache_name), mask[:, : mask.shape[1] - but_for])
+
+    def _pass(self, past: Past | None, embeddings: Tensor, attention: Tensor | None, positions: Tensor, **settings: Any) -> Any:
+        """One pass of the model over what stands behind ``past``."""
+        if past is not None:
+            settings[self.cache_name] = past.cache(len(embeddings))
+        return self.model(inputs_embeds=embeddings, attention_mask=attention, position_ids=positions, **settings)
 
     # --------------------------------------------------------------------------------------------------- generation
 
@@ -336,6 +377,7 @@ class Receiver:
     def generate_ids(self, prefix: Prefix, *, max_new_tokens: int) -> list[list[int]]:
         """Greedy continuation of each prefix with a KV cache, up to its end token (left out) or ``max_new_tokens``."""
         rows: list[list[int]] = [[] for _ in prefix.mask]
+        prefix = self.with_shared_start_read(prefix)
         # what is written counts too: it fills the cache as the prefix does
         for part in parts([length + max_new_tokens for length in prefix.lengths], self.device):
             for row, ids in zip(part, self._generate_part(prefix[part], max_new_tokens), strict=True):
@@ -343,12 +385,10 @@ class Receiver:
         return rows
 
     def _generate_part(self, prefix: Prefix, max_new_tokens: int) -> list[list[int]]:
-        positions = _positions(prefix.mask)
-        # a single row has no padding, so it needs no mask
-        attention = prefix.mask.long() if len(prefix.mask) > 1 else None
-        output = self.model(
-            inputs_embeds=prefix.embeddings, attention_mask=attention, position_ids=positions, use_cache=True, logits_to_keep=1
-        )
+        mask = prefix.whole_mask
+        positions = positions_of(mask)[:, -prefix.mask.shape[1] :]
+        attention = mask.long() if len(mask) > 1 or not prefix.has_no_gaps else None
+        output = self._pass(prefix.past, prefix.embeddings, attention, positions, logits_to_keep=1, use_cache=True)
         next_position = positions[:, -1:] + 1
         running = [True] * len(prefix.mask)
         rows: list[list[int]] = [[] for _ in running]
@@ -374,16 +414,6 @@ class Receiver:
         """Greedy answers as text, without surrounding white space."""
         rows = self.generate_ids(prefix, max_new_tokens=max_new_tokens)
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
-
-
-def _has_no_gaps(soft: SoftTokens | None) -> bool:
-    """Whether all messages are of one length and soft tokens alone."""
-    return soft is None or (not soft.verbatim and bool(soft.mask.all()))
-
-
-def _positions(mask: Bool[Tensor, "B P"]) -> Int[Tensor, "B P"]:
-    """0, 1, 2 … over the real tokens of each row; padding gets 0."""
-    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def _end_ids(model: PreTrainedModel, source: ModelSource) -> set[int]:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latentwire.errors import MismatchError
+from latentwire.models.past import Past
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class SoftTokens:
         return self[torch.arange(len(self.vectors), device=self.mask.device).roll(1)]
 
     @property
+    def has_no_gaps(self) -> bool:
+        """Whether all messages are of one length and soft tokens alone."""
+        return not self.verbatim and bool(self.mask.all())
+
+    @property
     def tokens_per_row(self) -> Int[Tensor, " B"]:
         return self.mask.sum(dim=1)
 
@@ -73,10 +79,14 @@ class SoftTokens:
 
 @dataclass(frozen=True)
 class Prefix:
-    """What the receiver reads before it answers: ``embeddings`` [B, P, D_r], left-padded, and the ``mask`` [B, P]."""
+    """What the receiver reads before it answers: ``embeddings`` [B, P, D_r], left-padded, and the ``mask`` [B, P].
+
+    ``past``: what stands before and has been read, if anything.
+    """
 
     embeddings: Float[Tensor, "B P D_r"]
     mask: Bool[Tensor, "B P"]
+    past: Past | None = None
 
     def __getitem__(self, rows: Sequence[int]) -> Prefix:
         """Some of the rows, without the padding that only others needed."""
@@ -86,9 +96,24 @@ class Prefix:
         chosen = torch.tensor(rows, device=self.mask.device)
         mask = self.mask[chosen]
         start = int(mask.any(dim=0).int().argmax())
-        return Prefix(self.embeddings[chosen, start:], mask[:, start:])
+        return Prefix(self.embeddings[chosen, start:], mask[:, start:], None if self.past is None else self.past[rows])
 
     @property
     def lengths(self) -> list[int]:
-        """Real positions of each row."""
-        return list(self.mask.sum(dim=1).tolist())
+        """Real positions of each row, those of the past included."""
+        return list(self.whole_mask.sum(dim=1).tolist())
+
+    @property
+    def has_no_gaps(self) -> bool:
+        """Whether no position is padding, which a single row of which nothing was read has none of."""
+        return (len(self.mask) == 1 and self.past is None) or bool(self.whole_mask.all())
+
+    @property
+    def whole_mask(self) -> Bool[Tensor, "B _"]:
+        """The mask of the past and of what is still to be read."""
+        return self.mask if self.past is None else torch.cat([self.past.mask_of(len(self.mask)), self.mask], dim=1)
+
+
+def positions_of(mask: Bool[Tensor, "B P"]) -> Int[Tensor, "B P"]:
+    """0, 1, 2 … over the real tokens of each row; padding gets 0."""
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
