@@ -15,7 +15,7 @@ from latentwire.experiments.registry.registry import Registry
 from latentwire.experiments.work.plan import PlannedExperiment, expand, is_suite, load_suite, register
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITES = ("paper.yaml", "paper_nano.yaml")
+SUITES = ("paper.yaml", "paper_nano.yaml", "rates.yaml")
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +78,27 @@ def test_methods_that_cannot_answer_a_task_are_left_out(paper: list[PlannedExper
     assert "paper-sst2-linear_probe" in names
 
 
+def test_a_bundle_gets_one_bridge_and_its_tasks_their_methods_one_by_one(tmp_path: Path) -> None:
+    records = ["tinyworld_record1", "tinyworld_record2"]
+    changes = {
+        "tasks": ["records"],
+        "bundles": {"records": records},
+        "pretrain": True,
+        "transfer": [],
+        "bridge_overrides": {"perceiver8": ["sender.layer=1"]},
+    }
+    found = by_name(suite_file(tmp_path, **changes))
+    bridges = {name: item for name, item in found.items() if item.command[1] == "train"}
+    assert {name.split("-")[1] for name in bridges} == {"records"}
+    for name, item in bridges.items():
+        assert item.run is not None
+        assert item.run.task == tuple(records)
+        assert item.run.sender.layer == (1 if "perceiver8" in name else 2)
+        assert item.run.bridge["init"] == f"{item.run_folder}/stage1"
+        assert "--pretrain" in item.command
+    assert {name for name in found if "text_relay" in name} == {f"paper_nano-{task}-text_relay" for task in records}
+
+
 def test_the_longest_stand_first(paper: list[PlannedExperiment]) -> None:
     expected = [item.expected_s for item in paper]
     assert expected == sorted(expected, reverse=True)
@@ -89,6 +110,7 @@ def test_a_training_command_gives_exactly_the_planned_config(name: str, paper: l
     for item in trained[:: max(1, len(trained) // 8)]:
         overrides = [item.command[index + 1] for index, part in enumerate(item.command) if part == "--set"]
         run = load_config(item.command[2], overrides)
+        run = run.after_stage_one if "--pretrain" in item.command else run
         assert item.run is not None
         assert run.identity == item.run.identity
         assert str(run.folder) == item.run_folder
@@ -146,7 +168,14 @@ def test_a_suite_that_does_not_fit_is_named(tmp_path: Path, changes: dict[str, o
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tasks": ["sst3"]}, {"methods": ["lorra"]}, {"transfer": [{"bridge": "x", "trained_on": "y", "evaluated_on": []}]}]
+    "changes",
+    [
+        {"tasks": ["sst3"]},
+        {"bundles": {"tinyworld_topic": ["sst3"]}},
+        {"bridge_overrides": {"pooled8": ["sender.layer=1"]}},
+        {"methods": ["lorra"]},
+        {"transfer": [{"bridge": "x", "trained_on": "y", "evaluated_on": []}]},
+    ],
 )
 def test_unknown_names_are_suggested(tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises(UnknownNameError, match=r"nown"):

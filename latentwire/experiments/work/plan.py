@@ -60,11 +60,13 @@ class Extra(Schema):
 
 
 class Suite(Schema):
-    """A suite file. ``overrides`` apply to all runs, ``task_overrides`` to those of one task; both read like ``--set``."""
+    """A suite file. ``overrides`` apply to all runs, the others to those of one task or bridge; all read like ``--set``."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")
     config: str = Field(description="the run config that all experiments start from")
     tasks: tuple[str, ...] = Field(min_length=1)
+    bundles: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="words for several tasks that share one bridge")
+    pretrain: bool = Field(False, description="begin bridges from stage one")
     seeds: tuple[int, ...] = Field((42,), min_length=1)
     bridges: dict[str, dict[str, Any]] = Field(default_factory=dict)
     methods: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ class Suite(Schema):
     extra: tuple[Extra, ...] = ()
     overrides: tuple[str, ...] = ()
     task_overrides: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    bridge_overrides: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     method_overrides: tuple[str, ...] = ()
     max_samples: int | None = Field(None, ge=1, description="read only so many test rows")
     device: str | None = None
@@ -87,6 +90,15 @@ class Suite(Schema):
             if "name" not in settings:
                 raise ValueError(f"bridge {label!r} has no name; write {{name: perceiver, soft_tokens: 8}}")
         return value
+
+    def members(self, task: str) -> tuple[str, ...]:
+        """The tasks that share a bridge under this name of ``tasks``."""
+        return self.bundles.get(task, (task,))
+
+    @property
+    def single_tasks(self) -> tuple[str, ...]:
+        """Every task, those of bundles one by one."""
+        return tuple(dict.fromkeys(member for task in self.tasks for member in self.members(task)))
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,11 @@ def load_suite(path: str | Path) -> Suite:
         )
     suite = validated(Suite, read_mapping(path, what="suite"), where=f"suite {str(path)!r}")
     for task in (*suite.tasks, *suite.task_overrides):
-        load_task(task)
+        for member in suite.members(task):
+            load_task(member)
+    for label in suite.bridge_overrides:
+        if label not in suite.bridges:
+            raise UnknownNameError("bridge of the suite", label, suite.bridges)
     for method in suite.methods:
         if method == "bridge":
             raise ConfigError(f"suite {str(path)!r}: bridges stand under `bridges`, not under `methods`")
@@ -191,13 +207,24 @@ def _bridge_experiments(suite: Suite) -> Iterator[PlannedExperiment]:
                 folder = f"runs/{suite.name}/{short}"
                 overrides = [*_overrides(suite, task), *bridge, f"seed={seed}"]
                 run = load_config(suite.config, [*overrides, f"output_dir={folder}"])
+                run = run.after_stage_one if suite.pretrain else run
                 rows = [] if suite.max_samples is None else ["--eval_samples", str(suite.max_samples)]
-                command = ("train", suite.config, *_set(overrides), *_set([f"output_dir={folder}"]), "--resume", "--eval", *rows)
+                more = ["--pretrain"] if suite.pretrain else []
+                command = (
+                    "train",
+                    suite.config,
+                    *_set(overrides),
+                    *_set([f"output_dir={folder}"]),
+                    *more,
+                    "--resume",
+                    "--eval",
+                    *rows,
+                )
                 yield _planned(suite, short, command, run, kind="bridge", method="bridge", bridge=label)
 
 
 def _method_experiments(suite: Suite) -> Iterator[PlannedExperiment]:
-    for task_name in suite.tasks:
+    for task_name in suite.single_tasks:
         task = load_task(task_name, load_config(suite.config, _overrides(suite, task_name)).variant)
         for method in suite.methods:
             if _unsuitable(method, task):
@@ -277,8 +304,9 @@ def _about(suite: Suite, **about: Any) -> dict[str, Any]:
 def _expected_s(suite: Suite, run: RunConfig, method: str, *, trains: bool) -> float:
     cost = suite.cost
     rows = (suite.max_samples or cost.rows) * (1 + len(method_class(method).controls))
-    answering = rows * (cost.written_row_s if method in WRITING else cost.row_s)
-    return cost.start_s + (run.training.steps * cost.step_s if trains else 0.0) + answering
+    answering = rows * len(run.task) * (cost.written_row_s if method in WRITING else cost.row_s)
+    steps = run.training.steps + (run.pretraining.training.steps if suite.pretrain and method == "bridge" else 0)
+    return cost.start_s + (steps * cost.step_s if trains else 0.0) + answering
 
 
 def _unsuitable(method: str, task: Task) -> bool:
@@ -288,11 +316,14 @@ def _unsuitable(method: str, task: Task) -> bool:
 
 
 def _overrides(suite: Suite, task: str) -> list[str]:
-    return [f"task={task}", *suite.overrides, *suite.task_overrides.get(task, ())]
+    members = suite.members(task)
+    tasks = task if members == (task,) else json.dumps(list(members))
+    return [f"task={tasks}", *suite.overrides, *suite.task_overrides.get(task, ())]
 
 
 def _bridge(suite: Suite, label: str) -> list[str]:
-    return [f"bridge.{key}={_as_yaml(value)}" for key, value in suite.bridges[label].items()]
+    settings = [f"bridge.{key}={_as_yaml(value)}" for key, value in suite.bridges[label].items()]
+    return settings + list(suite.bridge_overrides.get(label, ()))
 
 
 def _set(overrides: Sequence[str]) -> list[str]:
