@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
@@ -23,6 +24,8 @@ POOLINGS = ("mean", "last")
 STRENGTHS = (0.003, 0.03, 0.3, 3.0, 30.0)
 #: rows on which layer and pooling are compared before the penalty is chosen on all rows
 SELECTION_ROWS = 2_000
+#: steps of the solver at most
+MOST_STEPS = 300
 
 
 @torch.no_grad()
@@ -68,7 +71,7 @@ class LinearProbe(Method):
         wanted = np.array([row.label for row in data.validation])
 
         def score(layer: int, pooling: int, strength: float, rows: int) -> tuple[float, Pipeline]:
-            probe = _regression(strength).fit(train[:rows, layer, pooling], labels[:rows])
+            probe = _fitted(strength, train[:rows, layer, pooling], labels[:rows])
             return float((probe.predict(validation[:, layer, pooling]) == wanted).mean()), probe
 
         places = [(layer, pooling) for layer in range(train.shape[1]) for pooling in range(len(POOLINGS))]
@@ -77,7 +80,8 @@ class LinearProbe(Method):
         tried = {(place, strength): score(*place, strength, len(labels)) for place in best_places for strength in STRENGTHS}
         (self.place, strength), (accuracy, self.probe) = max(tried.items(), key=lambda item: item[1][0])
         layer, pooling = self.place
-        return {"layer": layer, "pooling": POOLINGS[pooling], "C": strength, "validation": round(accuracy, 5)}
+        found = {"layer": layer, "pooling": POOLINGS[pooling], "C": strength, "validation": round(accuracy, 5)}
+        return found | {"converged": int(self.probe[-1].n_iter_.max()) < MOST_STEPS}
 
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:
         layer, pooling = self.place
@@ -94,11 +98,15 @@ class LinearProbe(Method):
         return result
 
 
-def _regression(strength: float) -> Pipeline:
+def _fitted(strength: float, states: Float[np.ndarray, "N D"], labels: Int[np.ndarray, " N"]) -> Pipeline:
+    """Standardised states into a logistic regression. One that has not converged is used as it is; the fit says so."""
     try:
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
     except ImportError:
         raise UsageError("method 'linear_probe' needs scikit-learn; install it with pip install 'latentwire[baselines]'") from None
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=MOST_STEPS)).fit(states, labels)
