@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latentwire.analysis.ceiling_search import Watch, interval
+from latentwire.analysis.capacity.ceiling_search import Watch, interval
 from latentwire.analysis.message_views import nearest_ids, readable_ids
 from latentwire.analysis.recall_file import FACTS, READERS, RECALL_FILE, SCHEMA_VERSION, Recall, RecallPoint, write_recall
 from latentwire.analysis.sources import bridge_provenance

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypedDict
 
-from latentwire.analysis.capacity_file import Interval
+from latentwire.analysis.capacity.file import Interval
 from latentwire.errors import ArtefactError
 from latentwire.files import read_json, write_json
 

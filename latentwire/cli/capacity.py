@@ -59,9 +59,9 @@ def capacity(
     as_json: bool = JSON,
 ) -> None:
     """Measure the bits that a bridge's message carries: random codes, controls, the ceiling, and where bits are lost."""
-    from latentwire.analysis.capacity import CapacityRequest, measure_capacity
-    from latentwire.analysis.capacity_file import CAPACITY_FILE, FIGURE_FILE
-    from latentwire.analysis.ceiling import CeilingSettings
+    from latentwire.analysis.capacity.ceiling import CeilingSettings
+    from latentwire.analysis.capacity.file import CAPACITY_FILE, FIGURE_FILE
+    from latentwire.analysis.capacity.measure import CapacityRequest, measure_capacity
     from latentwire.report.capacity import best_lines, ceiling_table, curve_table, draw_capacity, places_table
     from latentwire.report.tables import print_tables
     from latentwire.schema import validated

@@ -11,8 +11,8 @@ from latentwire.cli.console import emit_json, progress, say
 from latentwire.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
-    from latentwire.analysis.findings import Check
-    from latentwire.analysis.preflight import Report
+    from latentwire.analysis.preflight.findings import Check
+    from latentwire.analysis.preflight.run import Report
 
 CONFIG = typer.Argument(None, help="Run config, for example configs/nano.yaml.", show_default=False)
 TASK = typer.Option(None, "--task", help="Task name, or the path of your own YAML file. Repeatable; default: those of the config.")
@@ -47,8 +47,8 @@ def preflight(
 
     Exit code 3 when a check failed. (`latentwire experiments preflight` checks the place: disk, packages, models, git.)
     """
-    from latentwire.analysis.preflight import STATIC_FACTOR, PreflightRequest, subject
-    from latentwire.analysis.preflight import preflight as checked
+    from latentwire.analysis.preflight.run import STATIC_FACTOR, PreflightRequest, subject
+    from latentwire.analysis.preflight.run import preflight as checked
 
     if config is not None and bridge is not None:
         raise UsageError(f"give either the config {config!r} or --bridge {bridge!r}: a run and an artefact name their models")

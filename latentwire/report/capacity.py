@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from latentwire.analysis.capacity_file import Capacity, CeilingPoint, CurvePoint, Interval
+from latentwire.analysis.capacity.file import Capacity, CeilingPoint, CurvePoint, Interval
 from latentwire.files import replacing
 
 #: control → colour; a palette that survives colour blindness (Okabe & Ito 2008)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from latentwire.analysis.capacity_file import Interval
+from latentwire.analysis.capacity.file import Interval
 from latentwire.analysis.recall_file import FACTS, Recall, RecallPoint
 from latentwire.files import replacing
 from latentwire.report.capacity import BRIDGE_COLOUR, CONTROL_COLOURS, TEXT_COLOUR, interval, percent

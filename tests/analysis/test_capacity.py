@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from latentwire.analysis import capacity as module
-from latentwire.analysis.capacity import CapacityRequest, best_of, curve_point, loss_place, measure_capacity
-from latentwire.analysis.capacity_file import (
+from latentwire.analysis.capacity import measure as module
+from latentwire.analysis.capacity.ceiling import CeilingSettings
+from latentwire.analysis.capacity.codes import load_alphabet
+from latentwire.analysis.capacity.file import (
     Best,
     Capacity,
     Ceiling,
@@ -19,9 +20,8 @@ from latentwire.analysis.capacity_file import (
     LossPlace,
     read_capacity,
 )
-from latentwire.analysis.ceiling import CeilingSettings
-from latentwire.analysis.codes import load_alphabet
-from latentwire.analysis.reading import Reading
+from latentwire.analysis.capacity.measure import CapacityRequest, best_of, curve_point, loss_place, measure_capacity
+from latentwire.analysis.capacity.reading import Reading
 from latentwire.errors import ArtefactError
 from latentwire.training.run import train_run
 from tests.training.test_trainer import BRIDGES, small_config
@@ -74,7 +74,7 @@ def test_the_same_measurement_gives_the_same_numbers_and_takes_up_the_ceiling(
     def never(*args: Any, **settings: Any) -> Any:
         raise AssertionError("a finished length was fitted again")
 
-    monkeypatch.setattr("latentwire.analysis.ceiling_search.fit_codes", never)
+    monkeypatch.setattr("latentwire.analysis.capacity.ceiling_search.fit_codes", never)
     kept = run / "capacity-ceiling.json"
     request = CapacityRequest(run, lengths=(1, 4), codes=6, ceiling=QUICK, ceiling_file=kept, batch_size=4, out=tmp_path)
     again = measure_capacity(request)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from latentwire.analysis import ceiling_search
-from latentwire.analysis.ceiling import CeilingSettings, Fitted, fit_codes, scaled
-from latentwire.analysis.ceiling_search import CeilingSearch
-from latentwire.analysis.codes import Wording, load_alphabet
-from latentwire.analysis.reading import Reading
+from latentwire.analysis.capacity import ceiling_search
+from latentwire.analysis.capacity.ceiling import CeilingSettings, Fitted, fit_codes, scaled
+from latentwire.analysis.capacity.ceiling_search import CeilingSearch
+from latentwire.analysis.capacity.codes import Wording, load_alphabet
+from latentwire.analysis.capacity.reading import Reading
 from latentwire.errors import ArtefactError
 from latentwire.models.receiver import Receiver, load_receiver
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from latentwire.analysis.codes import ALPHABETS, Alphabet, Wording, load_alphabet
+from latentwire.analysis.capacity.codes import ALPHABETS, Alphabet, Wording, load_alphabet
 from latentwire.data.tinyworld.rows import generate_rows, split_of
 from latentwire.errors import DataError, UnknownNameError, UsageError
 

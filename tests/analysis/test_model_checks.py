@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from latentwire.analysis.findings import Check, allowing, verdict_of
-from latentwire.analysis.model_checks import (
+from latentwire.analysis.preflight.findings import Check, allowing, verdict_of
+from latentwire.analysis.preflight.model_checks import (
     Delivered,
     Reading,
     bits_suffice,
@@ -22,8 +22,8 @@ from latentwire.analysis.model_checks import (
     receiver_reads,
     soft_tokens_per_message,
 )
-from latentwire.analysis.posed_rows import Posed
-from latentwire.analysis.task_bits import RowBits, task_bits
+from latentwire.analysis.preflight.posed_rows import Posed
+from latentwire.analysis.preflight.task_bits import RowBits, task_bits
 from latentwire.bridges import bridge_config
 from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.errors import ArtefactError

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentwire.analysis.codes import Wording, load_alphabet
-from latentwire.analysis.probe import SenderProbe, symbol_tokens, training_codes
+from latentwire.analysis.capacity.codes import Wording, load_alphabet
+from latentwire.analysis.capacity.probe import SenderProbe, symbol_tokens, training_codes
 from latentwire.errors import ModelError
 from latentwire.models.sender import Sender, load_sender
 from latentwire.models.source import resolve

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from latentwire.analysis.codes import Wording, load_alphabet
-from latentwire.analysis.reading import check_lengths, code_ids, examples, graded, read_messages, read_text
+from latentwire.analysis.capacity.codes import Wording, load_alphabet
+from latentwire.analysis.capacity.reading import check_lengths, code_ids, examples, graded, read_messages, read_text
 from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.bridges.linear import LinearConfig
 from latentwire.errors import DataError

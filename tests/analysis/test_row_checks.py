@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from latentwire.analysis.findings import Check
-from latentwire.analysis.posed_rows import Posed, pose
-from latentwire.analysis.row_checks import check_rows
+from latentwire.analysis.preflight.findings import Check
+from latentwire.analysis.preflight.posed_rows import Posed, pose
+from latentwire.analysis.preflight.row_checks import check_rows
 from latentwire.config import build_config
 from latentwire.data.task import TASK_FOLDER, load_task
 from latentwire.errors import DataError

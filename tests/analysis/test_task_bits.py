@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from latentwire.analysis.task_bits import RowBits, measure_task_bits, read_answers, task_bits
+from latentwire.analysis.preflight.task_bits import RowBits, measure_task_bits, read_answers, task_bits
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
 from latentwire.errors import DataError

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from latentwire.analysis.findings import Check, Status
 from latentwire.analysis.limits import RISKY, WORKS, LimitEntry, kind_of
 from latentwire.analysis.message_views import messages_of
-from latentwire.analysis.posed_rows import Posed
-from latentwire.analysis.task_bits import Read, TaskBits, paired, read_answers, task_bits
+from latentwire.analysis.preflight.findings import Check, Status
+from latentwire.analysis.preflight.posed_rows import Posed
+from latentwire.analysis.preflight.task_bits import Read, TaskBits, paired, read_answers, task_bits
 from latentwire.bridges import bridge_config
 from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example

@@ -1,7 +1,7 @@
 """How many bits a trained bridge's message carries: random codes of growing length, sent and repeated.
 
-The curve goes through the bridge and its controls; beside it stand the ceiling (``latentwire.analysis.ceiling``) and where the
-bits are lost (a probe of the sender's states, the receiver reading the text).
+The curve goes through the bridge and its controls; beside it stand the ceiling (``ceiling``) and where the bits are lost (a
+probe of the sender's states, the receiver reading the text).
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Any
 
 import torch
 
-from latentwire.analysis.capacity_file import (
+from latentwire.analysis.capacity.ceiling import CeilingSettings
+from latentwire.analysis.capacity.ceiling_search import CeilingSearch, Watch, interval, share
+from latentwire.analysis.capacity.codes import Alphabet, Wording, load_alphabet
+from latentwire.analysis.capacity.file import (
     CAPACITY_FILE,
     CEILING_FILE,
     SCHEMA_VERSION,
@@ -27,11 +30,8 @@ from latentwire.analysis.capacity_file import (
     LossPlace,
     write_capacity,
 )
-from latentwire.analysis.ceiling import CeilingSettings
-from latentwire.analysis.ceiling_search import CeilingSearch, Watch, interval, share
-from latentwire.analysis.codes import Alphabet, Wording, load_alphabet
-from latentwire.analysis.probe import SenderProbe, training_codes
-from latentwire.analysis.reading import Code, Reading, check_lengths, examples, read_messages, read_text, send
+from latentwire.analysis.capacity.probe import SenderProbe, training_codes
+from latentwire.analysis.capacity.reading import Code, Reading, check_lengths, examples, read_messages, read_text, send
 from latentwire.analysis.sources import bridge_provenance
 from latentwire.bridges.base import Bridge, BridgePair
 from latentwire.config import RunConfig

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from math import log2
 
-from latentwire.analysis.findings import Check, Status
-from latentwire.analysis.posed_rows import Fitting, Posed
+from latentwire.analysis.preflight.findings import Check, Status
+from latentwire.analysis.preflight.posed_rows import Fitting, Posed
 from latentwire.data.task import Example
 from latentwire.data.task_config import holes
 from latentwire.evaluation.metrics import METRICS

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from latentwire.analysis.codes import Alphabet, Wording
+from latentwire.analysis.capacity.codes import Alphabet, Wording
 from latentwire.bridges.base import Bridge
 from latentwire.data.task import Example
 from latentwire.errors import DataError

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from latentwire.analysis.findings import Check, Verdict, allowing, verdict_of
 from latentwire.analysis.limits import LimitEntry, read_limits
-from latentwire.analysis.model_checks import (
+from latentwire.analysis.preflight.findings import Check, Verdict, allowing, verdict_of
+from latentwire.analysis.preflight.model_checks import (
     Reading,
     bits_suffice,
     bridge_delivers,
@@ -25,8 +25,8 @@ from latentwire.analysis.model_checks import (
     skipped,
     tasks_of_run,
 )
-from latentwire.analysis.posed_rows import Posed, pose
-from latentwire.analysis.row_checks import check_rows
+from latentwire.analysis.preflight.posed_rows import Posed, pose
+from latentwire.analysis.preflight.row_checks import check_rows
 from latentwire.bridges import bridge_config
 from latentwire.bridges.base import CONFIG_FILE as ARTEFACT_CONFIG
 from latentwire.bridges.base import WEIGHTS_FILE, Bridge

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentwire.analysis.capacity_file import Ceiling, CeilingPoint, Interval
-from latentwire.analysis.ceiling import GROWTH, CeilingSettings, fit_codes
-from latentwire.analysis.codes import Alphabet, Wording
-from latentwire.analysis.reading import code_ids
+from latentwire.analysis.capacity.ceiling import GROWTH, CeilingSettings, fit_codes
+from latentwire.analysis.capacity.codes import Alphabet, Wording
+from latentwire.analysis.capacity.file import Ceiling, CeilingPoint, Interval
+from latentwire.analysis.capacity.reading import code_ids
 from latentwire.bridges.base import identity_of
 from latentwire.errors import ArtefactError
 from latentwire.evaluation.statistics import Estimate, mean_interval, score_interval

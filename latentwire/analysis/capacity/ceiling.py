@@ -18,8 +18,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from latentwire.analysis.codes import Alphabet, Wording
-from latentwire.analysis.reading import Code, Reading, code_ids, graded
+from latentwire.analysis.capacity.codes import Alphabet, Wording
+from latentwire.analysis.capacity.reading import Code, Reading, code_ids, graded
 from latentwire.models.receiver import Receiver
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.schema import Schema

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from latentwire.analysis.codes import Alphabet, Wording
-from latentwire.analysis.reading import Code, Reading
+from latentwire.analysis.capacity.codes import Alphabet, Wording
+from latentwire.analysis.capacity.reading import Code, Reading
 from latentwire.errors import ModelError, UsageError
 from latentwire.models.sender import Sender
 
