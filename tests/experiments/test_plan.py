@@ -151,6 +151,20 @@ def test_registering_twice_changes_nothing_and_a_new_config_is_pending_again(tmp
     assert {item.state for item in registry.experiments().values()} == {State.PENDING}
 
 
+def test_the_benchmark_of_the_paper_waits_for_its_bridge(paper: list[PlannedExperiment]) -> None:
+    [bench] = [item for item in paper if item.name == "paper-bench"]
+    [bridge] = [item for item in paper if item.name == "paper-sst2-perceiver8-seed42"]
+    assert bench.config["experiment"]["needs"] == [bridge.name]
+    assert bench.command[2] == bridge.run_folder
+    assert bench.result_file == "runs/paper/bench/bench.json"
+
+
+def test_an_experiment_that_an_extra_needs_and_the_suite_has_not_is_named(tmp_path: Path) -> None:
+    extra = {"name": "bench", "command": ["true"], "result_file": "x/y.json", "needs": ["tinyworld_topic-pooled-seed43"]}
+    with pytest.raises(UnknownNameError, match="tinyworld_topic-pooled-seed42"):
+        expand(load_suite(suite_file(tmp_path, extra=[extra])))
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -56,6 +56,7 @@ class Extra(Schema):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     command: tuple[str, ...] = Field(min_length=1)
     result_file: str
+    needs: tuple[str, ...] = Field((), description="experiments of the suite that come first, as <task>-<bridge>-seed<seed>")
     expected_s: float = Field(600.0, ge=0)
 
 
@@ -180,6 +181,10 @@ def expand(suite: Suite) -> list[PlannedExperiment]:
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise ConfigError(f"suite {suite.name!r}: two experiments would be called {double!r}; rename a bridge, task or extra")
+    for extra in suite.extra:
+        for need in extra.needs:
+            if f"{suite.name}-{need}" not in names:
+                raise UnknownNameError("experiment of the suite", need, [name.removeprefix(f"{suite.name}-") for name in names])
     return sorted(found, key=lambda item: (-item.expected_s, item.name))
 
 
@@ -263,9 +268,10 @@ def _transfers(suite: Suite) -> Iterator[PlannedExperiment]:
 
 def _extras(suite: Suite) -> Iterator[PlannedExperiment]:
     for extra in suite.extra:
+        needs = [f"{suite.name}-{need}" for need in extra.needs]
         yield PlannedExperiment(
             name=f"{suite.name}-{extra.name}",
-            config={"experiment": _about(suite, kind="extra", method=extra.name, command=list(extra.command))},
+            config={"experiment": _about(suite, kind="extra", method=extra.name, command=list(extra.command), needs=needs)},
             command=extra.command,
             run_folder=Path(extra.result_file).parent.as_posix(),
             expected_s=extra.expected_s,
