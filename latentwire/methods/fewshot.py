@@ -37,21 +37,21 @@ class FewShot(ReceiverText):
                 if group and len(self.shots) < wanted:
                     self.shots.append(group.pop())
         self.longest_answer = max(len(self.reader.answer_ids(row.receiver_prompt_aware, row.answer)) for row in self.shots)
-        self.dropped = 0
         return {"shots": [shot.id for shot in self.shots]}
 
     def prompts(self, examples: Sequence[Example]) -> list[Prompt]:
         return [self._prompt(example) for example in examples]
 
     def _prompt(self, example: Example) -> Prompt:
-        """With as many shots as the model can read, the last ones dropped first."""
+        """With as many shots as the model can read, the longest left out first."""
         own = example.receiver_prompt_aware
         solved = [f"{shot.receiver_prompt_aware.text} {shot.answer}{SEPARATOR}" for shot in self.shots]
         room = self.reader.max_tokens - max(64, self.longest_answer)
-        for count in range(len(solved), 0, -1):
-            prompt = Prompt("".join(solved[:count]) + own.before, own.after)
+        while solved:
+            prompt = Prompt("".join(solved) + own.before, own.after)
             if self.reader.count_tokens(prompt) < room:
                 return prompt
+            solved.remove(max(solved, key=len))
         raise DataError(
             f"task {example.task!r}, row {example.id}: not one solved row fits before it into the {self.reader.max_tokens} tokens "
             "of the receiver; use receiver_text instead, or shorten the context with the task's limits"

@@ -9,6 +9,7 @@ import torch
 
 from latentwire.data.readers import read_task
 from latentwire.data.task import load_task
+from latentwire.errors import DataError
 from latentwire.methods import build_method
 from latentwire.methods.base import FitData, Parts
 from latentwire.methods.fewshot import FewShot
@@ -125,15 +126,23 @@ def test_shots_come_from_train_with_every_label_and_stand_before_the_question(pa
     assert method.fit(replace(data, seed=2))["shots"] != chosen
 
 
-def test_shots_that_do_not_fit_are_dropped(parts: Parts, fit_data: MakeData) -> None:
+def test_of_shots_that_do_not_fit_the_longest_are_left_out(parts: Parts, fit_data: MakeData) -> None:
     method = FewShot(parts)
     data = fit_data("tinyworld_topic")
     method.fit(data)
-    method.shots = [replace(shot, receiver_prompt_aware=Prompt("word " * 400, "?")) for shot in method.shots]
     row = read_task(data.task, "test", max_rows=1).examples[0]
+    words = (900, 200, 300)
+    method.shots = [
+        replace(shot, receiver_prompt_aware=Prompt(f"{count} " * count, "?"))
+        for shot, count in zip(method.shots, words, strict=True)
+    ]
+    most = parts.receiver.max_tokens
     [prompt] = method.prompts([row])
-    assert 0 < prompt.text.count("?" + " ") <= 2
-    assert parts.receiver.count_tokens(prompt) < parts.receiver.max_tokens
+    assert parts.receiver.count_tokens(prompt) < most
+    assert [count for count in words if f"{count} {count} " in prompt.text] in ([200], [200, 300])
+    method.shots = [replace(shot, receiver_prompt_aware=Prompt("word " * most, "?")) for shot in method.shots]
+    with pytest.raises(DataError, match="not one solved row fits"):
+        method.prompts([row])
 
 
 def test_an_ensemble_averages_probabilities(parts: Parts) -> None:
