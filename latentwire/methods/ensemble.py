@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -32,8 +33,10 @@ class Ensemble(Method):
         both = [reader.predict(examples, max_new_tokens=max_new_tokens) for reader in self.readers]
         result = []
         for example, *pair in zip(examples, *both, strict=True):
-            beliefs = torch.stack([torch.tensor(prediction.scores).softmax(-1) for prediction in pair]).mean(dim=0)
-            option = int(beliefs.argmax())
+            beliefs = torch.stack([torch.tensor(prediction.scores).log_softmax(-1) for prediction in pair])
+            # logarithms throughout: of 77 options most beliefs are too small for a float32
+            average = beliefs.logsumexp(dim=0) - math.log(len(pair))
+            option = int(average.argmax())
             size = len(example.options) * 4  # the sender's beliefs, as float32
-            result.append(Prediction(example.options[option], option, tuple(beliefs.log().tolist()), 0, size))
+            result.append(Prediction(example.options[option], option, tuple(average.tolist()), 0, size))
         return result

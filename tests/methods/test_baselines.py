@@ -11,7 +11,8 @@ from latentwire.data.readers import read_task
 from latentwire.data.task import load_task
 from latentwire.errors import DataError
 from latentwire.methods import build_method
-from latentwire.methods.base import FitData, Parts
+from latentwire.methods.base import FitData, Parts, Prediction
+from latentwire.methods.ensemble import Ensemble
 from latentwire.methods.fewshot import FewShot
 from latentwire.methods.label_byte import LabelByte
 from latentwire.methods.linear_probe import LinearProbe, pooled_states
@@ -152,6 +153,17 @@ def test_an_ensemble_averages_probabilities(parts: Parts) -> None:
     for index, prediction in enumerate(found):
         beliefs = [torch.tensor(reader[index].scores).softmax(-1) for reader in readers]
         torch.testing.assert_close(torch.tensor(prediction.scores).exp(), sum(beliefs) / 2, atol=1e-5, rtol=1e-4)
+
+
+def test_ensemble_scores_are_finite_where_beliefs_underflow(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = read_task(load_task("tinyworld_topic"), "test", max_rows=1).examples
+    method = build_method("ensemble", parts)
+    assert isinstance(method, Ensemble)
+    spread = tuple(-200.0 * option for option in range(len(rows[0].options)))
+    for reader in method.readers:
+        monkeypatch.setattr(reader, "predict", lambda rows, **_: [Prediction("", 0, spread, 0, 0) for _ in rows])
+    [found] = method.predict(rows, max_new_tokens=1)
+    assert found.scores == pytest.approx(spread)
 
 
 def test_overlap_counts_shared_characters() -> None:
