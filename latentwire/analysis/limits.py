@@ -18,7 +18,7 @@ from latentwire.bridges import bridge_config
 from latentwire.data.task import Task, load_task
 from latentwire.data.task_config import TaskVariant
 from latentwire.errors import ArtefactError, DataError
-from latentwire.evaluation.results import ResultRow, Results, problems_of, read_results
+from latentwire.evaluation.results import ResultRow, Results, read_results
 from latentwire.evaluation.run import RESULTS_FILE
 from latentwire.files import digest, read_json, write_json
 from latentwire.schema import Schema, validated
@@ -81,9 +81,13 @@ class LimitEntry(Schema):
         return min(seed.ci_low for seed in self.seeds), max(seed.ci_high for seed in self.seeds)
 
     @property
-    def relative(self) -> float:
-        """Score over that of the receiver reading the text."""
-        return self.score / self.text_score if self.text_score else float("inf")
+    def relative(self) -> float | None:
+        """Score over that of the receiver reading the text; None where that reads nothing right."""
+        return self.score / self.text_score if self.text_score else None
+
+    @property
+    def shown_relative(self) -> str:
+        return "–" if self.relative is None else f"{self.relative:.2f}"
 
     @property
     def reader_is_weak(self) -> bool:
@@ -101,6 +105,8 @@ class LimitEntry(Schema):
         """``works`` from 90 % of the receiver reading the text on, ``risky`` from 50 %, and never without communication."""
         if not self.communicates:
             return "fails"
+        if self.relative is None:
+            return "works"
         return "works" if self.relative >= WORKS else "risky" if self.relative >= RISKY else "fails"
 
     @property
@@ -155,30 +161,34 @@ def merged(entries: Sequence[LimitEntry], new: Sequence[LimitEntry]) -> list[Lim
     return list(found.values())
 
 
-def entries_of(location: Path, *, command: str | None = None) -> list[LimitEntry]:
-    """The entries in the ``results.json`` of a run folder, or in a result file.
+def entries_of(location: Path, *, command: str | None = None) -> tuple[list[LimitEntry], dict[str, str]]:
+    """The entries in the ``results.json`` of a run folder, or in a result file; and what the prediction check found in other tasks.
 
     Raises:
-        DataError: no task in it has both a bridge and the receiver reading the text. ArtefactError: the file is not sound.
+        DataError: no task in it has both a bridge and the receiver reading the text, or the check found something in each that has.
+            ArtefactError: the file is not sound.
     """
     path = location / RESULTS_FILE if location.is_dir() else location
     results = read_results(path)
     # another method that gives one answer to all rows says nothing against the bridge
     decisive = [row for row in results["rows"] if row["method"].startswith("bridge:") or row["method"] == "receiver_text"]
-    if problems := problems_of(decisive):
-        raise DataError(f"{str(path)!r} is a run whose prediction check failed ({problems[0]}); run `latentwire eval` again")
+    left_out = {row["task"]: row["problems"][0] for row in decisive if row["problems"]}
     command = command or f"latentwire eval {_shown(location)}"
     entries = [
         _entry(results, bridge, text, command)
         for bridge in results["rows"]
         if bridge["method"].startswith("bridge:") and bridge["control"] is None and bridge["subset"] == "all"
         if (text := _row(results, bridge, "receiver_text", None)) is not None and _is_headline(results, bridge)
+        if bridge["task"] not in left_out
     ]
+    if not entries and left_out:
+        problem = next(iter(left_out.values()))
+        raise DataError(f"{str(path)!r} is a run whose prediction check failed ({problem}); run `latentwire eval` again")
     if not entries:
         raise DataError(
             f"{str(path)!r} holds no task with both bridge and receiver_text; run `latentwire eval RUN` with both methods"
         )
-    return merged([], entries)
+    return merged([], entries), left_out
 
 
 def _entry(results: Results, bridge: ResultRow, text: ResultRow, command: str) -> LimitEntry:
@@ -279,7 +289,7 @@ def limits_page(entries: Sequence[LimitEntry]) -> str:
     if not entries:
         lines.append("Nothing is measured yet.\n")
     for kind in KINDS:
-        own = sorted((entry for entry in entries if entry.kind == kind), key=lambda entry: (entry.task, -entry.relative))
+        own = sorted((entry for entry in entries if entry.kind == kind), key=lambda entry: (entry.task, -(entry.relative or 0.0)))
         lines.append(f"## {kind.capitalize()}\n")
         if not own:
             lines.append("Not measured yet.\n")
@@ -309,7 +319,7 @@ def _page_row(entry: LimitEntry) -> str:
         f"{entry.message_tokens:.0f} tokens, {entry.message_bytes:,.0f} B",
         f"{100 * entry.score:.1f} ({100 * low:.1f}–{100 * high:.1f})",
         f"{100 * entry.text_score:.1f}",
-        f"{entry.relative:.2f}",
+        entry.shown_relative,
         f"{entry.n:,}",
         str(len(entry.seeds)),
     ]

@@ -52,11 +52,14 @@ def add(runs: list[Path] = RUNS, command: str | None = COMMAND, file: Path | Non
     from latentwire.analysis.limits import entries_of, merged, read_limits, write_limits
 
     # all are read before anything is written
-    new = [entry for run in runs for entry in entries_of(run, command=command)]
+    found = [entries_of(run, command=command) for run in runs]
+    new = [entry for entries, _ in found for entry in entries]
     before = read_limits(file)
     write_limits(merged(before, new), file)
     for entry in new:
-        say(f"{entry.task}, {entry.bridge}, {entry.rate}: {entry.verdict}, {entry.relative:.2f} of the receiver reading the text")
+        say(f"{entry.task}, {entry.bridge}, {entry.rate}: {entry.verdict}, {entry.shown_relative} of the receiver reading the text")
+    for task, problem in (item for _, left_out in found for item in left_out.items()):
+        say(f"{task}: left out, the prediction check found: {problem}")
     say("next: latentwire limits page")
 
 
@@ -86,7 +89,7 @@ def _table(entries: list[Any]) -> Any:
             f"{entry.message_tokens:.0f} tok, {entry.message_bytes:,.0f} B",
             f"{100 * entry.score:.1f} ({100 * low:.1f}–{100 * high:.1f})",
             f"{100 * entry.text_score:.1f}",
-            f"{entry.relative:.2f}",
+            entry.shown_relative,
             f"{entry.n:,}",
             str(len(entry.seeds)),
         )

@@ -59,9 +59,15 @@ def test_a_weak_reader_is_marked() -> None:
     assert not entry(0.8, text_score=0.9, chance=0.26).reader_is_weak
 
 
+def test_a_reader_that_gets_nothing_right_has_no_share() -> None:
+    nothing = entry(0.0, low=0.0, text_score=0.0)
+    assert (nothing.relative, nothing.shown_relative, nothing.verdict) == (None, "–", "fails")
+    assert "Infinity" not in json.dumps(nothing.as_dict())
+
+
 def test_entries_come_from_result_files_that_hold_bridge_and_text() -> None:
     results = json.loads(DEMO.read_text())
-    found = {item.task: item for item in entries_of(DEMO, command="make demo")}
+    found = {item.task: item for item in entries_of(DEMO, command="make demo")[0]}
     assert set(found) == {row["task"] for row in results["rows"]}
     one = found["tinyworld_record2"]
     row = next(
@@ -84,9 +90,15 @@ def test_files_without_the_receiver_reading_the_text_are_refused(tmp_path: Path)
     relay = next(row for row in results["rows"] if row["method"] == "text_relay")
     relay["problems"] = ["one label for all rows"]
     path.write_text(json.dumps(results))
-    assert len(entries_of(path)) == 7
-    bridge = next(row for row in results["rows"] if row["method"].startswith("bridge:"))
-    bridge["problems"] = ["NaN scores"]
+    assert len(entries_of(path)[0]) == 7
+    bridges = [row for row in results["rows"] if row["method"].startswith("bridge:")]
+    bridges[0]["problems"] = ["NaN scores"]
+    path.write_text(json.dumps(results))
+    sound, left_out = entries_of(path)
+    assert len(sound) == 6
+    assert left_out == {bridges[0]["task"]: "NaN scores"}
+    for bridge in bridges:
+        bridge["problems"] = ["NaN scores"]
     path.write_text(json.dumps(results))
     with pytest.raises(DataError, match=r"prediction check failed \(NaN scores\)"):
         entries_of(path)

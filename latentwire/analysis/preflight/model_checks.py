@@ -326,10 +326,10 @@ def measured_before(posed: Posed, entries: Sequence[LimitEntry], *, measured_now
         return Check(
             name, "skip", f"no run of this task; {what if of_kind else f'none of {kind} either'}", mend="see `latentwire limits`"
         )
-    entry = max(same or own, key=lambda item: (_is_pair(item, posed), item.relative))
+    entry = max(same or own, key=lambda item: (_is_pair(item, posed), item.relative or 0.0))
     low, high = entry.interval
     text = (
-        f"{entry.verdict}: {100 * entry.score:.1f} % ({100 * low:.1f}–{100 * high:.1f}), {entry.relative:.2f} of the receiver "
+        f"{entry.verdict}: {100 * entry.score:.1f} % ({100 * low:.1f}–{100 * high:.1f}), {entry.shown_relative} of the receiver "
         f"reading the text, with {entry.bridge}, {entry.rate}, {entry.sender} → {entry.receiver}"
     )
     numbers: dict[str, float | int | str | None] = {"score": entry.score, "relative": entry.relative, "verdict": entry.verdict}
