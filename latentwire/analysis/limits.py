@@ -198,6 +198,9 @@ def _entry(results: Results, bridge: ResultRow, text: ResultRow, command: str) -
     shuffled = _row(results, bridge, bridge["method"], "shuffled")
     task = _task(config, bridge["task"])
     decisive = {key: value for key, value in config.items() if key not in ("seed", "output_dir")}
+    if config["bridge"].get("init"):
+        # every seed begins from a stage one of its own: that there was one decides, not where it lies
+        decisive["bridge"] = config["bridge"] | {"init": True}
     return LimitEntry(
         kind=kind_of(task),
         task=task.name,

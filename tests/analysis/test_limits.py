@@ -79,6 +79,20 @@ def test_entries_come_from_result_files_that_hold_bridge_and_text() -> None:
     assert one.seeds[0].shuffled is not None
 
 
+def test_seeds_that_began_from_their_own_stage_one_join(tmp_path: Path) -> None:
+    results = json.loads(DEMO.read_text())
+    assert results["run"]["config"]["bridge"]["init"]
+    other = json.loads(json.dumps(results).replace("runs/demo/stage1", "runs/demo-seed7/stage1"))
+    for row in other["rows"]:
+        row["seed"] = 7 if row["seed"] is not None else None
+    other["run"]["config"]["seed"] = 7
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(other))
+    joined = merged(entries_of(DEMO)[0], entries_of(path)[0])
+    assert len(joined) == 7
+    assert all(len(one.seeds) == 2 for one in joined)
+
+
 def test_files_without_the_receiver_reading_the_text_are_refused(tmp_path: Path) -> None:
     results = json.loads(DEMO.read_text())
     results["rows"] = [row for row in results["rows"] if row["method"] != "receiver_text"]
