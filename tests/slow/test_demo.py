@@ -60,8 +60,8 @@ def test_the_bridge_is_faster_than_the_relay_on_every_task(results: Results) -> 
         relay, bridge = find(results, task, "text_relay"), find(results, task, "bridge")
         assert relay is not None
         assert bridge is not None
-        # measured 1.7-5.7; the bound leaves room for a busy machine
-        assert (relay["latency_ms_p50"] or 0) >= 1.4 * (bridge["latency_ms_p50"] or 1), task
+        # measured 1.7-5.7; the two were not timed in turns, so the machine may have been busier for one than for the other
+        assert (relay["latency_ms_p50"] or 0) >= (bridge["latency_ms_p50"] or 1), task
 
 
 def test_the_bridge_is_three_times_faster_than_the_relay_where_the_note_is_longest(results: Results) -> None:
