@@ -105,9 +105,8 @@ class LimitEntry(Schema):
         """``works`` from 90 % of the receiver reading the text on, ``risky`` from 50 %, and never without communication."""
         if not self.communicates:
             return "fails"
-        if self.relative is None:
-            return "works"
-        return "works" if self.relative >= WORKS else "risky" if self.relative >= RISKY else "fails"
+        # where the receiver reads nothing right, all that arrives is more than it had
+        return "works" if self.relative is None or self.relative >= WORKS else "risky" if self.relative >= RISKY else "fails"
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ def entry(score: float = 0.9, *, low: float | None = None, seed: int = 1, **chan
         (entry(0.50), "risky"),
         (entry(0.49), "fails"),
         (entry(0.47, text_score=0.5), "works"),
+        (entry(0.2, text_score=0.0), "works"),
         # half of what the reader has, and no more than guessing: nothing was communicated
         (entry(0.51, text_score=0.98, chance=0.5), "fails"),
         (entry(0.95, text_score=1.0, chance=0.94), "fails"),
