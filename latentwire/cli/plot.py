@@ -1,4 +1,4 @@
-"""``latentwire plot``: pictures from result files, without a model."""
+"""``latentwire plot``: pictures from result files and logs, without a model."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ if TYPE_CHECKING:
 
     from latentwire.evaluation.results import Results
     from latentwire.report.bytes_figure import Point
+    from latentwire.report.curve_figure import Curve
 
-app = typer.Typer(help="Draw pictures from result files.", no_args_is_help=True)
+app = typer.Typer(help="Draw pictures from result files and logs.", no_args_is_help=True)
 
 RUNS = typer.Argument(help="Run folders with a results.json, or such files.", show_default=False)
 OUT = typer.Option(Path("bytes.png"), "--out", help="The picture: .png, .pdf or .svg.")
 TASK = typer.Option(None, "--task", help="Only this task. Repeatable.")
 METRIC = typer.Option(None, "--metric", help="Only this metric; default: each task's first.")
 JSON = typer.Option(False, "--json", help="Print the points as JSON on stdout.")
+TRAINED = typer.Argument(help="Run folders that `latentwire train` wrote, all of the same tasks.", show_default=False)
+CURVE_OUT = typer.Option(Path("curve.png"), "--out", help="The picture: .png, .pdf or .svg.")
+SCORE = typer.Option(None, "--score", min=0, max=1, help="The score (0 to 1) to be reached; default: the best of the first run.")
 
 
 @app.callback()
 def plot() -> None:
-    """Draw pictures from result files."""
+    """Draw pictures from result files and logs."""
 
 
 @app.command("bytes")
@@ -51,6 +55,48 @@ def bytes_(
     from latentwire.report.tables import print_tables
 
     print_tables([_table(points)])
+
+
+@app.command("curve")
+def curve(
+    runs: list[Path] = TRAINED,
+    out: Path = CURVE_OUT,
+    score: float | None = SCORE,
+    as_json: bool = JSON,
+) -> None:
+    """Validation score against training steps, and the step at which each run reaches a score."""
+    from latentwire.report.bytes_figure import check_picture
+    from latentwire.report.curve_figure import draw_curves, read_curves
+
+    check_picture(out)
+    curves = read_curves(runs)
+    wanted = curves[0].best if score is None else score
+    draw_curves(curves, out, score=wanted)
+    say(f"picture in {out}")
+    if as_json:
+        emit_json([found.as_dict() | {"score": wanted, "reached_at_step": found.reaches(wanted)} for found in curves])
+        return
+    from latentwire.report.tables import print_tables
+
+    print_tables([_steps_table(curves, wanted)])
+
+
+def _steps_table(curves: list[Curve], score: float) -> Table:
+    from rich.table import Table
+
+    table = Table(title=", ".join(curves[0].tasks), title_justify="left")
+    for column in ("run", "seeds", "steps", "best validation", f"reaches {score:.1%} at step"):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for found in curves:
+        reached = found.reaches(score)
+        table.add_row(
+            found.name,
+            str(len(found.seeds)),
+            str(found.steps[-1]),
+            f"{found.best:.1%}",
+            "never" if reached is None else str(reached),
+        )
+    return table
 
 
 def _named_results(path: Path) -> tuple[str, Results]:
