@@ -268,7 +268,9 @@ def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, w
             f"{where}: bridge {bridge.name!r} mixes several sender layers and sender.layer is {config.sender.layer}; "
             "give them, for example --set sender.layer=[0,1,2], or take bridge.name=pooled"
         )
-    return config.model_copy(update={"bridge": bridge.model_dump()})
+    # what came later and is left alone changes nothing, so runs from before there was a choice keep their identity
+    unused = {"gain"} if bridge.gain == type(bridge).model_fields["gain"].default else set()
+    return config.model_copy(update={"bridge": bridge.model_dump(exclude=unused)})
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

@@ -30,6 +30,7 @@ class BridgeConfig(Schema):
 
     name: str
     init: str | None = Field(None, description="folder of a trained bridge of the same shape and pair to begin with")
+    gain: float = Field(1.0, gt=0, description="scale of soft tokens at first, in units of that of the receiver's embeddings")
 
     @property
     def sender_tokens_per_soft_token(self) -> int | None:
@@ -145,7 +146,8 @@ class Bridge(nn.Module):
         self.pair: BridgePair | None = None
         #: how its messages are packed and what rides beside them; what it was trained with
         self.message = MessageSettings()
-        self.gain = nn.Parameter(torch.ones(()))
+        #: learned; the longer a vector, the less of it the receiver's layers write over
+        self.gain = nn.Parameter(torch.tensor(config.gain))
 
     @abstractmethod
     def vectors(

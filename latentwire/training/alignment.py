@@ -3,8 +3,8 @@
 The words are those of the sender's text, each near its own place, or those of its note, spread over the message from its
 beginning. A plan puts every receiver token, in order, into one soft token at or near its place, so that soft tokens that must hold
 several hold cheap ones (a full stop, an article) beside a dear one; a token is as dear as it is rare. The target of a soft token
-is the mean embedding of its tokens, weighted by the square of how dear they are, at the scale of a soft token. No pass of the
-receiver is needed, so a step costs a tenth of another.
+is the mean embedding of its tokens, weighted by the square of how dear they are, at the scale with which soft tokens begin. No
+pass of the receiver is needed, so a step costs a tenth of another.
 
 Shapes: B rows, K soft tokens, T receiver tokens, D_r receiver width.
 """
@@ -77,12 +77,13 @@ class Alignment:
         self._plans: dict[tuple[str, str], Plan] = {}
 
     def loss(self, rows: Sequence[Example], soft: SoftTokens) -> Float[Tensor, ""]:
-        """Mean squared distance of the soft tokens from their targets over the mean square of the receiver's embeddings.
+        """Mean squared distance of the soft tokens from their targets over the mean square of a target.
 
         Raises:
             DataError: a row that is to be aligned to its note has none.
         """
         table = self.receiver.embed.weight.detach().float()
+        scale = self.receiver.embedding_rms * self.bridge.config.gain
         losses = []
         for place, (row, count) in enumerate(zip(rows, soft.tokens_per_row.tolist(), strict=True)):
             plan = self.plan(row)
@@ -93,9 +94,9 @@ class Alignment:
                 for token in plan.groups[number]:
                     weights[line, token] = self.nats(plan.tokens[token]) ** 2
             wanted = (weights / weights.sum(dim=1, keepdim=True)) @ table[torch.tensor(plan.tokens, device=table.device)]
-            wanted = wanted * (self.receiver.embedding_rms * torch.rsqrt(wanted.pow(2).mean(dim=1, keepdim=True) + 1e-12))
+            wanted = wanted * (scale * torch.rsqrt(wanted.pow(2).mean(dim=1, keepdim=True) + 1e-12))
             losses.append((soft.vectors[place, taken].float() - wanted).pow(2).mean())
-        return torch.stack(losses).mean() / self.receiver.embedding_rms**2
+        return torch.stack(losses).mean() / scale**2
 
     def _words(self, row: Example) -> str:
         if self.to == "text":
