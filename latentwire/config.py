@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from latentwire.data.task_config import TaskVariant
+from latentwire.data.tinyworld.lexicon import MadeUpFrom
 from latentwire.errors import ConfigError
 from latentwire.files import digest
 from latentwire.messages.settings import MessageSettings
@@ -55,6 +56,7 @@ class DataSettings(Schema):
     train_rows: int | None = Field(None, ge=1)
     validation_rows: int | None = Field(500, ge=1)
     made_up_words: float = Field(0.0, ge=0, le=1, description="share of generated train contexts with made-up names and places")
+    made_up_from: MadeUpFrom = Field("letters", description="made-up words are spelled at random, or crossed from known parts")
     cache_cap_gib: float = Field(50.0, gt=0)
 
 
@@ -201,18 +203,19 @@ class RunConfig(PromptSettings):
         """Hash of all that decides the weights; two configs with equal identity train the same bridge."""
         unused: dict[str, Any] = {"output_dir": True, "sender": {"device"}, "receiver": {"device"}}
         # what came later and is left alone changes nothing, so runs from before there was a choice keep their identity
-        unused["training"] = _left_alone(self.training)
-        unused["pretraining"] = {"training": _left_alone(self.pretraining.training)} if self.task == (STAGE_ONE,) else True
+        unused["training"] = _left_alone(self.training, "length_buckets", "compile")
+        unused["pretraining"] = (
+            {"training": _left_alone(self.pretraining.training, "length_buckets", "compile")} if self.task == (STAGE_ONE,) else True
+        )
+        unused["data"] = _left_alone(self.data, "made_up_from")
         if self.message == MessageSettings():
             unused["message"] = True
         return digest(self.model_dump_json(exclude=unused))[:16]
 
 
-def _left_alone(settings: TrainingSettings) -> set[str]:
-    """Those of the settings for speed that are at their defaults."""
-    return {
-        name for name in ("length_buckets", "compile") if getattr(settings, name) == TrainingSettings.model_fields[name].default
-    }
+def _left_alone(settings: Schema, *names: str) -> set[str]:
+    """Those of the named settings that are at their defaults."""
+    return {name for name in names if getattr(settings, name) == type(settings).model_fields[name].default}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ from torch import Tensor, nn
 from latentwire.bridges.base import Bridge, BridgeConfig, BridgeEnds
 from latentwire.bridges.blocks import reading_blocks, sinusoids
 from latentwire.bridges.pooled import grouped
+
+#: width in which a pointer compares what is asked for with what is there
+POINTER_SIZE = 64
 
 
 class AttentiveConfig(BridgeConfig):
@@ -26,6 +31,9 @@ class AttentiveConfig(BridgeConfig):
     depth: int = Field(2, ge=1)
     heads: int = Field(6, ge=1)
     ffn_factor: int = Field(2, ge=1)
+    pointers: int = Field(
+        0, ge=0, description="heads by which a soft token points at sender tokens and takes what they say as it is"
+    )
 
     @property
     def sender_tokens_per_soft_token(self) -> int:
@@ -57,6 +65,7 @@ class AttentiveBridge(Bridge):
         self.blocks = reading_blocks(config.name, depth=config.depth, size=size, heads=config.heads, ffn_factor=config.ffn_factor)
         self.norm_out = nn.LayerNorm(size)
         self.project_out = nn.Linear(size, ends.receiver_width)
+        self.pointers = Pointers(config.pointers, ends, size) if config.pointers else None
 
     def vectors(
         self, states: Float[Tensor, "B S D_s"], mask: Bool[Tensor, "B S"]
@@ -69,4 +78,37 @@ class AttentiveBridge(Bridge):
         read = self.norm_states(read + sinusoids(read.shape[1], read.shape[2], read.device))
         for block in self.blocks:
             queries = block(queries, read, mask, group_mask)
-        return self.project_out(self.norm_out(queries)), group_mask
+        queries = self.norm_out(queries)
+        said = self.project_out(queries)
+        return (said if self.pointers is None else said + self.pointers(queries, read, states, mask)), group_mask
+
+
+class Pointers(nn.Module):
+    """Heads that say what single sender tokens say.
+
+    A word never seen is said like any other: the queries find its place, and what is said depends on the token and its neighbours
+    alone.
+    """
+
+    def __init__(self, heads: int, ends: BridgeEnds, size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ask, self.offer = nn.Linear(size, heads * POINTER_SIZE), nn.Linear(size, heads * POINTER_SIZE)
+        self.spell = nn.Sequential(
+            nn.Linear(3 * ends.sender_width, 2 * size), nn.GELU(), nn.Linear(2 * size, heads * ends.receiver_width)
+        )
+
+    def forward(
+        self,
+        queries: Float[Tensor, "B K size"],
+        read: Float[Tensor, "B S size"],
+        states: Float[Tensor, "B S D_s"],
+        mask: Bool[Tensor, "B S"],
+    ) -> Float[Tensor, "B K D_r"]:
+        """``read`` are the ``states`` as the queries see them, with their places."""
+        states = states * mask[..., None]
+        near = torch.cat([F.pad(states, (0, 0, 1, 0))[:, :-1], states, F.pad(states, (0, 0, 0, 1))[:, 1:]], dim=-1)
+        asked, offered, spelled = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.ask(queries), self.offer(read), self.spell(near))
+        )
+        return F.scaled_dot_product_attention(asked, offered, spelled, attn_mask=mask[:, None, None]).sum(dim=1)

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from latentwire.data.task import SPLITS, Example, Row, Task
+from latentwire.data.tinyworld.lexicon import MadeUpFrom
 from latentwire.data.tinyworld.rows import generate_rows
 from latentwire.data.tinyworld.scenes import SCENES
 from latentwire.errors import DataError, UnknownNameError, UsageError
@@ -60,6 +61,7 @@ def read_task(
     seed: int = 0,
     every_question: bool = False,
     made_up_words: float = 0.0,
+    made_up_from: MadeUpFrom = "letters",
 ) -> TaskRows:
     """Examples of ``split`` (train, validation or test), at most ``max_rows`` of them in an order that ``seed`` fixes.
 
@@ -78,7 +80,10 @@ def read_task(
         if source.generated not in SCENES:
             raise UnknownNameError("tiny-world generator", source.generated, SCENES)
         count = max_rows or GENERATED_ROWS[split]
-        drawn = generate_rows(source.generated, split, count, seed, every_question=every_question, made_up_words=made_up_words)
+        drawn = generate_rows(
+            source.generated, split, count, seed,
+            every_question=every_question, made_up_words=made_up_words, made_up_from=made_up_from,
+        )  # fmt: skip
         rows: list[Row] = [dict(row) for row in drawn]
         examples = tuple(task.example(row, index, split) for index, row in enumerate(rows))
         return TaskRows(examples, split, True, f"tinyworld seed {seed}")

@@ -136,7 +136,10 @@ def _read(request: SuiteRequest, task: Task, parts: Parts) -> _TaskData:
     settings = request.config.data
     splits = {}
     for split, limit in (("train", settings.train_rows), ("validation", settings.validation_rows), ("test", request.max_rows)):
-        rows = read_task(task, split, data_dir=settings.data_dir, max_rows=limit, made_up_words=settings.made_up_words)
+        rows = read_task(
+            task, split, data_dir=settings.data_dir, max_rows=limit,
+            made_up_words=settings.made_up_words, made_up_from=settings.made_up_from,
+        )  # fmt: skip
         splits[split] = fit_rows(task, rows, sender=parts.sender.prompter, receiver=parts.receiver.prompter)
     return _TaskData(task, **splits)
 

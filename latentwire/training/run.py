@@ -317,8 +317,9 @@ def _read_rows(
         for split, most in (("train", data.train_rows), ("validation", data.validation_rows)):
             together = split == "train" and config.training.questions_per_message > 1
             whole = read_task(
-                task, split, data_dir=data.data_dir, max_rows=most, every_question=together, made_up_words=data.made_up_words
-            )
+                task, split, data_dir=data.data_dir, max_rows=most, every_question=together,
+                made_up_words=data.made_up_words, made_up_from=data.made_up_from,
+            )  # fmt: skip
             rows = fit_rows(task, whole, sender=sender.prompter, receiver=receiver.prompter)
             portraits.append(portrait(task, split, whole, rows, reader=receiver.prompter))
             read[split] += rows.examples

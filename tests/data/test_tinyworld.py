@@ -11,7 +11,7 @@ from math import log2
 
 import pytest
 
-from latentwire.data.tinyworld.lexicon import COLOURS, HELD_OUT, ITEMS, SEEN, SYMBOLS, is_held_out_pair, made_up_lexicon
+from latentwire.data.tinyworld.lexicon import COLOURS, HELD_OUT, ITEMS, SEEN, SYMBOLS, MadeUpFrom, is_held_out_pair, made_up_lexicon
 from latentwire.data.tinyworld.rows import SPLITS, TinyWorldRow, generate_rows, split_of
 from latentwire.data.tinyworld.scenes import SCENES
 from tests.data import reading
@@ -209,11 +209,13 @@ def test_every_question_of_the_same_contexts(kind: str) -> None:
     assert len(every) == 30 if kind == "topic" else len(every) > 200
 
 
-def test_made_up_words_are_no_names_and_no_places() -> None:
+@pytest.mark.parametrize(("made_from", "count"), [("letters", 6000), ("parts", 1024)])
+def test_made_up_words_are_no_names_and_no_places(made_from: MadeUpFrom, count: int) -> None:
     known = {*SEEN.names, *SEEN.places, *HELD_OUT.names, *HELD_OUT.places}
-    assert known.isdisjoint(made_up_lexicon().names)
-    assert known.isdisjoint(made_up_lexicon().places)
-    assert len({*made_up_lexicon().names, *made_up_lexicon().places}) == 6000
+    made_up = made_up_lexicon(made_from)
+    assert known.isdisjoint(made_up.names)
+    assert known.isdisjoint(made_up.places)
+    assert len({*made_up.names, *made_up.places}) == count
 
 
 def test_made_up_words_stand_in_their_share_of_train_contexts_alone() -> None:
@@ -223,3 +225,6 @@ def test_made_up_words_stand_in_their_share_of_train_contexts_alone() -> None:
     made_up = {*made_up_lexicon().names, *made_up_lexicon().places}
     assert all(not made_up.isdisjoint(mixed[index]["note"].split()) for index in changed)
     assert list(generate_rows("record1", "test", 50, made_up_words=1.0)) == list(generate_rows("record1", "test", 50))
+    crossed = {*made_up_lexicon("parts").names, *made_up_lexicon("parts").places}
+    rows = list(generate_rows("record1", "train", 50, made_up_words=1.0, made_up_from="parts"))
+    assert all(not crossed.isdisjoint(row["note"].split()) for row in rows)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from random import Random
+from typing import Literal
 
 from latentwire.seeding import stable_hash
 
@@ -64,12 +65,24 @@ SEEN = Lexicon(_part(_NAMES, "name", False), _part(_PLACES, "place", False), hel
 HELD_OUT = Lexicon(_part(_NAMES, "name", True), _part(_PLACES, "place", True), held_out=True)
 
 
-@cache
-def made_up_lexicon() -> Lexicon:
-    """6,000 words that are no name and no place, for lessons in which any word may stand in the place of a name.
+#: what words are made up from
+MadeUpFrom = Literal["letters", "parts"]
 
-    Spelled at random, behind a known stem or from the first letter on; made when first asked for.
+
+@cache
+def made_up_lexicon(made_from: MadeUpFrom = "letters") -> Lexicon:
+    """Words that are no name and no place, for lessons in which any word may stand in the place of a name.
+
+    Made when first asked for. ``letters``: 6,000 words spelled at random, behind a known stem or from the first letter on, of four
+    receiver tokens on average. ``parts``: stems of names with endings of places and the other way round, mostly of two tokens as
+    names are.
     """
+    if made_from == "parts":
+        pairs = ((NAME_STEMS, PLACE_ENDINGS), (PLACE_STEMS, NAME_ENDINGS))
+        crossed = dict.fromkeys(stem + ending for stems, endings in pairs for stem in stems for ending in endings)
+        new = [word for word in crossed if word not in {*_NAMES, *_PLACES}]
+        Random("crossed words").shuffle(new)
+        return Lexicon(tuple(new[::2]), tuple(new[1::2]), held_out=False)
     rng, known, found = Random("made-up words"), {*_NAMES, *_PLACES}, dict[str, None]()
     stems, endings = (*NAME_STEMS, *PLACE_STEMS), (*NAME_ENDINGS, *PLACE_ENDINGS)
     while len(found) < 6000:

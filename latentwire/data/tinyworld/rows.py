@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import TypedDict
 
-from latentwire.data.tinyworld.lexicon import HELD_OUT, SEEN, Lexicon, made_up_lexicon
+from latentwire.data.tinyworld.lexicon import HELD_OUT, SEEN, Lexicon, MadeUpFrom, made_up_lexicon
 from latentwire.data.tinyworld.scenes import SCENES, Scene
 from latentwire.seeding import stable_hash
 
@@ -57,11 +57,19 @@ def shows_held_out_words(scene: Scene) -> bool:
 
 
 def generate_rows(
-    kind: str, split: str, n: int, seed: int = 0, *, every_question: bool = False, made_up_words: float = 0.0
+    kind: str,
+    split: str,
+    n: int,
+    seed: int = 0,
+    *,
+    every_question: bool = False,
+    made_up_words: float = 0.0,
+    made_up_from: MadeUpFrom = "letters",
 ) -> Iterator[TinyWorldRow]:
     """``n`` rows of ``kind`` (a key of ``SCENES``), or all rows of ``n`` contexts with ``every_question``.
 
-    ``made_up_words`` is the share of train scenes whose names and places are made up; the others are as they are without.
+    ``made_up_words`` is the share of train scenes whose names and places are made up (``made_up_lexicon``); the others are as they
+    are without.
 
     Context i depends on (kind, split, seed, i) alone. ``bits`` is the information content of the whole context, ``chance`` the
     accuracy of a blind guess at the answer.
@@ -69,7 +77,7 @@ def generate_rows(
     for index in range(n):
         rng = Random(stable_hash(f"{kind}:{split}:{seed}:{index}"))
         made_up = split == "train" and Random(f"made up:{seed}:{index}").random() < made_up_words
-        scene, held_out = draw_scene(rng, kind, split, words=made_up_lexicon() if made_up else SEEN)
+        scene, held_out = draw_scene(rng, kind, split, words=made_up_lexicon(made_up_from) if made_up else SEEN)
         asked = scene.questions if every_question else (scene.questions[int(rng.random() * len(scene.questions))],)
         for number, question in enumerate(asked):
             yield TinyWorldRow(
