@@ -190,6 +190,14 @@ def test_identity_is_the_same_for_a_default_spelt_out() -> None:
     assert build("training.steps=2000", "bridge.depth=2").identity == build().identity
 
 
+def test_runs_from_before_a_setting_came_keep_their_identity() -> None:
+    spelt_out = ("bridge.gain=1", "data.made_up_from=letters", "training.compile=false", "training.length_buckets=1")
+    assert build(*spelt_out).identity == build().identity
+    assert "gain" not in build().bridge
+    for changed in ("bridge.gain=2", "data.made_up_from=parts", "training.compile=true"):
+        assert build(changed).identity != build().identity
+
+
 def test_saved_config_reads_back_as_itself() -> None:
     config = build("training.lr=3e-4", "data.train_rows=9")
     assert build_config(config.model_dump(mode="json"), where="config") == config

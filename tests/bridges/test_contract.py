@@ -16,11 +16,13 @@ from latentwire.models.sender import SenderStates
 
 ENDS = BridgeEnds(sender_width=24, sender_layers=3, receiver_width=40, receiver_rms=0.37)
 LENGTHS = (9, 1, 4)
-pytestmark = pytest.mark.parametrize("name", BRIDGES)
+#: bridges by a name of their own that have parts which they lack by default
+VARIANTS: dict[str, dict[str, object]] = {"attentive+pointers": {"name": "attentive", "pointers": 2}}
+pytestmark = pytest.mark.parametrize("name", [*BRIDGES, *VARIANTS])
 
 
 def config_of(name: str) -> BridgeConfig:
-    return bridge_config({"name": name})
+    return bridge_config(VARIANTS.get(name, {"name": name}))
 
 
 def build(name: str, seed: int = 0) -> Bridge:
@@ -97,6 +99,12 @@ def test_soft_tokens_have_the_scale_of_the_receivers_embeddings(name: str, gain:
     soft = bridge(batch())
     rms = soft.vectors[soft.mask].pow(2).mean(-1).sqrt()
     torch.testing.assert_close(rms, torch.full_like(rms, gain * ENDS.receiver_rms), rtol=1e-3, atol=0)
+
+
+def test_soft_tokens_begin_at_the_gain_that_is_asked_for(name: str) -> None:
+    bridge = bridge_config({**config_of(name).model_dump(), "gain": 3}).build(ENDS)
+    soft = bridge(batch())
+    assert soft.vectors[soft.mask].pow(2).mean().sqrt().item() == pytest.approx(3 * ENDS.receiver_rms, rel=1e-3)
 
 
 @pytest.mark.parametrize("row", range(len(LENGTHS)))
@@ -223,11 +231,13 @@ def test_missing_folder_says_how_to_get_a_bridge(name: str, location: str, tmp_p
 
 
 def test_misspelt_name_suggests_this_bridge(name: str) -> None:
+    name = config_of(name).name
     with pytest.raises(UnknownNameError, match=rf"^unknown bridge '{name}x'; did you mean .*{name}") as caught:
         bridge_config({"name": f"{name}x"})
     assert caught.value.exit_code == 2
 
 
 def test_unknown_setting_is_refused_by_name(name: str) -> None:
+    name = config_of(name).name
     with pytest.raises(ConfigError, match=rf"'{name}': unknown key 'hiden_size'; "):
         bridge_config({"name": name, "hiden_size": 8})

@@ -91,6 +91,19 @@ def test_soft_tokens_that_are_the_embeddings_of_the_words_cost_nothing(ends: tup
     assert alignment.loss([row], SoftTokens(vectors.roll(1, 1), mask)).item() > 0.5
 
 
+def test_targets_have_the_scale_with_which_soft_tokens_begin(ends: tuple[Sender, Receiver, BridgeEnds]) -> None:
+    sender, receiver, widths = ends
+    row = record()
+    alignment = Alignment(sender, receiver, PerceiverConfig(soft_tokens=12, gain=3).build(widths), [row], to="note")
+    tokens = list(alignment.plan(row).tokens)
+    own = receiver.embed.weight.detach()[tokens]
+    vectors = torch.zeros(1, 12, receiver.width)
+    vectors[0, : len(tokens)] = 3 * own * receiver.embedding_rms / own.pow(2).mean(-1, keepdim=True).sqrt()
+    mask = torch.ones(1, 12, dtype=torch.bool)
+    assert alignment.loss([row], SoftTokens(vectors, mask)).item() < 1e-9
+    assert alignment.loss([row], SoftTokens(vectors / 3, mask)).item() > 0.3
+
+
 @given(st.integers(1, 40), st.integers(1, 20))
 def test_words_of_a_note_are_spread_in_order_over_the_message(tokens: int, groups: int) -> None:
     homes = spread(tokens, groups)
