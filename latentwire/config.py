@@ -20,6 +20,8 @@ from latentwire.schema import Schema, validated
 
 #: the task name and folder of a run that pretrains a bridge
 STAGE_ONE = "stage1"
+#: the folder of a packing
+PACKING = "packing"
 
 
 class ModelSettings(Schema):
@@ -97,7 +99,9 @@ class TrainingSettings(Schema):
     token_dropout: float = Field(0.0, ge=0, lt=1, description="share of sender tokens that a bridge does not see in a step")
     terms: Terms = Terms()
     first_stage: FirstStage = FirstStage()
-    align_to: Literal["text", "note"] = Field("text", description="whose words: the sender's text, in place, or its note")
+    align_to: Literal["text", "note", "packing"] = Field(
+        "text", description="to whose words: the sender's text, in place; its note; or the note as a packing learned to say it"
+    )
     option_objective: Literal["options", "answer"] = Field(
         "options", description="where there are options: cross-entropy among them, or of the tokens of the gold one"
     )
@@ -114,6 +118,22 @@ class TrainingSettings(Schema):
     def aligns(self) -> bool:
         """Whether any step draws soft tokens towards words."""
         return bool(self.terms.align) or self.first_stage.objective == "align"
+
+    @property
+    def needs_packing(self) -> bool:
+        return self.aligns and self.align_to == "packing"
+
+
+class PackingSettings(TrainingSettings):
+    """How the packing is learned that ``align_to=packing`` draws a bridge towards (``latentwire.training.packing``)."""
+
+    steps: int = Field(1500, ge=1)
+    batch_size: int = Field(32, ge=1)
+    questions_per_message: int = Field(3, ge=1)
+    lr: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(50, ge=0)
+    validate_every: int = Field(250, ge=1)
 
 
 class Lessons(Schema):
@@ -160,6 +180,7 @@ class RunConfig(PromptSettings):
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
     pretraining: PretrainingSettings = PretrainingSettings()
+    packing: PackingSettings = PackingSettings()
     message: MessageSettings = MessageSettings()
     seed: int = 42
     output_dir: str | None = None
@@ -194,6 +215,29 @@ class RunConfig(PromptSettings):
         )
 
     @property
+    def needs_packing(self) -> bool:
+        """Whether its bridge, or that of its stage one, is drawn towards packed notes."""
+        return self.training.needs_packing or self.pretraining.training.needs_packing
+
+    @property
+    def packing_run(self) -> RunConfig:
+        """The run that learns the packing: beside stage one, on the config's tasks."""
+        return self.model_copy(
+            update={
+                "bridge": {**self.bridge, "init": None},
+                "training": self.packing,
+                "output_dir": str(self.stage_one.folder.parent / PACKING),
+            }
+        )
+
+    @property
+    def packing_folder(self) -> Path:
+        """Where the packing lies: beside the stage one that the bridge begins with, or that is beside this run."""
+        init = self.bridge.get("init")
+        stage_one = Path(init) if init else self.folder if self.task == (STAGE_ONE,) else self.stage_one.folder
+        return stage_one.parent / PACKING
+
+    @property
     def after_stage_one(self) -> RunConfig:
         """This config with its bridge beginning from that of ``stage_one``."""
         return self.model_copy(update={"bridge": {**self.bridge, "init": str(self.stage_one.folder)}})
@@ -207,6 +251,8 @@ class RunConfig(PromptSettings):
         unused["pretraining"] = (
             {"training": _left_alone(self.pretraining.training, "length_buckets", "compile")} if self.task == (STAGE_ONE,) else True
         )
+        if self.task == (STAGE_ONE,) or not self.training.needs_packing:
+            unused["packing"] = True
         unused["data"] = _left_alone(self.data, "made_up_from")
         if self.message == MessageSettings():
             unused["message"] = True

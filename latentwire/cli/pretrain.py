@@ -17,17 +17,20 @@ def pretrain_bridge(
     as_json: bool = JSON,
 ) -> None:
     """Teach a pair's bridge general text, once, before any task (stage one; settings under pretraining)."""
-    from latentwire.cli.train import print_plan, train_with_progress
+    from latentwire.cli.train import learn_packing_with_progress, print_plan, train_with_progress
     from latentwire.config import load_config
     from latentwire.training.parallel import is_first_process
     from latentwire.training.plan import plan_run
     from latentwire.training.pretraining import prepare_texts
 
-    run = load_config(config, set_ or []).stage_one
+    whole = load_config(config, set_ or [])
+    run = whole.stage_one
     if dry_run:
         plan = plan_run(run, device=device)
         emit_json(plan.as_dict()) if as_json else print_plan(plan)
         return
+    if whole.needs_packing:
+        learn_packing_with_progress(whole, device=device, tensorboard=tensorboard)
     summary = train_with_progress(
         run, resume=resume, overwrite=overwrite, device=device, tensorboard=tensorboard, prepare=prepare_texts
     )

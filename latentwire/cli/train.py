@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from latentwire.config import RunConfig
     from latentwire.training.plan import RunPlan
     from latentwire.training.run import Prepare
+    from latentwire.training.trainer import Hooks
 
 CONFIG = typer.Argument(help="YAML file, for example configs/nano.yaml.", show_default=False)
 SET = typer.Option(None, "--set", metavar="KEY=VALUE", help="Override one setting, for example bridge.soft_tokens=8. Repeatable.")
@@ -67,6 +70,8 @@ def pretrained(config: RunConfig, *, device: str | None, tensorboard: bool = Fal
     """The config with its bridge beginning from stage one, which is trained here unless its folder holds it already."""
     from latentwire.training.pretraining import prepare_texts
 
+    if config.needs_packing:
+        learn_packing_with_progress(config, device=device, tensorboard=tensorboard)
     train_with_progress(config.stage_one, resume=True, device=device, tensorboard=tensorboard, prepare=prepare_texts)
     return config.after_stage_one
 
@@ -123,20 +128,44 @@ def train_with_progress(
     prepare: Prepare | None = None,
 ) -> dict[str, Any]:
     """Trains with a bar or lines on stderr; saves and raises ``StoppedEarlyError`` on a signal."""
+    from latentwire.training.run import train_run
+
+    with _shown(config, tensorboard=tensorboard) as hooks:
+        return train_run(config, resume=resume, overwrite=overwrite, device=device, hooks=hooks, say=say, prepare=prepare)
+
+
+def learn_packing_with_progress(config: RunConfig, *, device: str | None, tensorboard: bool = False) -> None:
+    """Learns the packing that the config's bridge is drawn towards, unless it is there.
+
+    Raises ``UsageError`` where several processes were to learn it together.
+    """
+    from latentwire.errors import UsageError
+    from latentwire.training.packing import WEIGHTS_FILE
+    from latentwire.training.parallel import processes
+    from latentwire.training.run import learn_packing
+
+    run = config.packing_run
+    if processes() > 1:
+        if not (run.folder / WEIGHTS_FILE).is_file():
+            raise UsageError(
+                "a packing is learned in one process; run `latentwire pretrain-bridge` with this config first, without torchrun"
+            )
+        return
+    with _shown(run, tensorboard=tensorboard) as hooks:
+        learn_packing(config, device=device, hooks=hooks, say=say)
+
+
+@contextmanager
+def _shown(config: RunConfig, *, tensorboard: bool) -> Iterator[Hooks]:
+    """Hooks that draw a bar or write lines, and stop the training on a signal."""
     from latentwire.errors import StoppedEarlyError
     from latentwire.training.parallel import is_first_process
-    from latentwire.training.run import train_run
     from latentwire.training.trainer import Hooks
 
     writer = _tensorboard_writer(config) if tensorboard and is_first_process() else None
     with progress(config.training.steps, f"train {config.name}") as bar, stop_on_signals() as stop:
-        hooks = Hooks(
-            log=lambda entry: _show(entry, bar, writer),
-            advance=bar.at,
-            should_stop=stop,
-        )
         try:
-            return train_run(config, resume=resume, overwrite=overwrite, device=device, hooks=hooks, say=say, prepare=prepare)
+            yield Hooks(log=lambda entry: _show(entry, bar, writer), advance=bar.at, should_stop=stop)
         except StoppedEarlyError as error:
             if stop.interrupted:
                 say(str(error))

@@ -27,6 +27,7 @@ from latentwire.errors import DataError, UsageError
 from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
 from latentwire.models.soft_tokens import SoftTokens
+from latentwire.training.packing import Notes, Packing
 
 #: nats for each place that a token is away from its own. A soft token cannot see whether words far before it have moved, so a long
 #: row of moved words cannot be learned
@@ -52,6 +53,7 @@ class Alignment:
     Args:
         rows: what the receiver's tokens are counted on.
         to: the words of the sender's ``text``, or those of the row's ``note``.
+        packing: how notes are said in few soft tokens; instead of a plan.
 
     Raises:
         UsageError: the bridge sends a fixed number of soft tokens and is to be aligned to the text, or a tokenizer does not tell
@@ -59,7 +61,14 @@ class Alignment:
     """
 
     def __init__(
-        self, sender: Sender, receiver: Receiver, bridge: Bridge, rows: Sequence[Example], *, to: Literal["text", "note"] = "text"
+        self,
+        sender: Sender,
+        receiver: Receiver,
+        bridge: Bridge,
+        rows: Sequence[Example],
+        *,
+        to: Literal["text", "note"] = "text",
+        packing: Packing | None = None,
     ) -> None:
         if to == "text" and bridge.config.sender_tokens_per_soft_token is None:
             raise UsageError(
@@ -70,6 +79,7 @@ class Alignment:
             if not end.tokenizer.is_fast:
                 raise UsageError(f"the tokenizer of {end.source.name!r} does not tell where its tokens stand; leave out 'align'")
         self.sender, self.receiver, self.bridge, self.to = sender, receiver, bridge, to
+        self.packing, self.notes = packing, Notes(bridge.config, sender, receiver)
         said = [self._words(row) for row in rows[:MOST_COUNTED_TEXTS]]
         encoded = receiver.tokenizer(said, add_special_tokens=False, verbose=False)["input_ids"]
         self._counts = Counter(token for ids in encoded for token in ids)
@@ -82,6 +92,8 @@ class Alignment:
         Raises:
             DataError: a row that is to be aligned to its note has none.
         """
+        if self.packing is not None:
+            return self._packed_loss(self.packing, rows, soft)
         table = self.receiver.embed.weight.detach().float()
         scale = self.receiver.embedding_rms * self.bridge.config.gain
         losses = []
@@ -97,6 +109,15 @@ class Alignment:
             wanted = wanted * (scale * torch.rsqrt(wanted.pow(2).mean(dim=1, keepdim=True) + 1e-12))
             losses.append((soft.vectors[place, taken].float() - wanted).pow(2).mean())
         return torch.stack(losses).mean() / scale**2
+
+    def _packed_loss(self, packing: Packing, rows: Sequence[Example], soft: SoftTokens) -> Float[Tensor, ""]:
+        with torch.no_grad():
+            wanted = self.notes.packed(packing, rows)
+        # another row's message, which the diagnostics compare with, may be longer or shorter
+        count = min(soft.mask.shape[1], wanted.mask.shape[1])
+        mask = (soft.mask[:, :count] & wanted.mask[:, :count])[..., None]
+        squares = ((soft.vectors[:, :count].float() - wanted.vectors[:, :count]) * mask).pow(2).sum()
+        return squares / (wanted.vectors[:, :count] * mask).pow(2).sum()
 
     def _words(self, row: Example) -> str:
         if self.to == "text":
@@ -119,7 +140,7 @@ class Alignment:
             theirs = self.sender.tokenizer(row.sender_prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             config, tokens = self.bridge.config, tuple(ours["input_ids"])
             size = config.sender_tokens_per_soft_token
-            groups = config.fixed_soft_tokens or -(-len(theirs["input_ids"]) // (size or 1))
+            groups = self.notes.length(row)
             if self.to == "text":
                 shared = overlap(theirs["offset_mapping"], ours["offset_mapping"])
                 # a token that stands for no character (a lone space) is where the one before it is

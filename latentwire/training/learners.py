@@ -1,4 +1,4 @@
-"""What can be trained against a frozen language model: a bridge, a learned prompt, or adapters inside the model.
+"""What can be trained against a frozen language model: a bridge, a packing, a learned prompt, or adapters inside the model.
 
 A learner says which parameters are trained, what the receiver reads for a row, and which soft tokens stand in it.
 Everything else (order of rows, losses, validation, checkpoints, resuming) is the trainer's and the same for all.
@@ -21,6 +21,7 @@ from latentwire.models.sender import SenderStates
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
 from latentwire.training.alignment import Alignment
+from latentwire.training.packing import Notes, Packing
 
 #: texts → the sender's states of them: ``FeatureCache.states``, or ``Sender.read`` where every text is read once
 StatesReader = Callable[[Sequence[str]], SenderStates]
@@ -84,6 +85,21 @@ class BridgeLearner(Learner):
         if self.alignment is None:
             return super().align_loss(rows, soft)
         return self.alignment.loss(rows, soft)
+
+
+class PackingLearner(Learner):
+    """A packing in the place of a bridge: the receiver is asked about packed notes."""
+
+    sends_messages = True
+
+    def __init__(self, packing: Packing, notes: Notes) -> None:
+        self.module, self.packing, self.notes, self.receiver = packing, packing, notes, notes.receiver
+
+    def prompts(self, rows: Sequence[Example]) -> list[Prompt]:
+        return [row.receiver_prompt for row in rows]
+
+    def soft_tokens(self, rows: Sequence[Example]) -> SoftTokens:
+        return self.notes.packed(self.packing, rows)
 
 
 def without_some(read: SenderStates, share: float) -> SenderStates:

@@ -87,7 +87,7 @@ class Team:
 
 def join_team(device: str | None) -> tuple[Team, str | None]:
     """This process's team, and the device it works on: with CUDA every process of a node takes its own GPU."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = processes()
     if size == 1:
         return Team(), device
     wanted = device or os.environ.get("LATENTWIRE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -104,6 +104,11 @@ def leave_team() -> None:
     """Ends the group where there is one; without it torch complains at exit."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def processes() -> int:
+    """How many were started together (torchrun)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first_process() -> bool:

@@ -38,7 +38,7 @@ from latentwire.training.alignment import MOST_COUNTED_TEXTS, Alignment
 from latentwire.training.bundles import Bundles
 from latentwire.training.learners import BridgeLearner, StatesReader
 from latentwire.training.parallel import Team
-from latentwire.training.run import Prepared, Say
+from latentwire.training.run import Prepared, Say, alignment_for
 
 TINY_WORLD = "tinyworld"
 WRITTEN = ("repeat", "go_on", "note")
@@ -66,7 +66,7 @@ def prepare_texts(config: RunConfig, sender: Sender, receiver: Receiver, bridge:
         control_tokens=settings.control_tokens,
         seed=config.seed,
         token_dropout=training.token_dropout,
-        alignment=Alignment(sender, receiver, bridge, counted, to=training.align_to) if training.aligns else None,
+        alignment=alignment_for(config, sender, receiver, bridge, counted),
     )
     say(f"stage one: texts from {', '.join(settings.texts)}, {len(train):,} messages")
     return Prepared(learner, train, validation, dict.fromkeys(settings.texts, ""))

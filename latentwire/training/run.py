@@ -36,7 +36,9 @@ from latentwire.provenance import git_state, versions
 from latentwire.training.alignment import Alignment
 from latentwire.training.bundles import Bundles, RowBundles
 from latentwire.training.features import FeatureCache
-from latentwire.training.learners import BridgeLearner, Learner
+from latentwire.training.learners import BridgeLearner, Learner, PackingLearner
+from latentwire.training.packing import WEIGHTS_FILE as PACKING_FILE
+from latentwire.training.packing import Notes, Packing, load_packing, save_packing
 from latentwire.training.parallel import Team, join_team, leave_team
 from latentwire.training.portrait import ROWS_FILE, portrait
 from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
@@ -67,8 +69,20 @@ def finished_summary(config: RunConfig) -> dict[str, Any] | None:
         MismatchError: the folder belongs to another config.
     """
     folder = config.folder
-    if not (folder / CONFIG_FILE).exists():
+    if not _check_folder(config):
         return None
+    # the summary comes through git, the weights do not
+    if not ((folder / SUMMARY_FILE).exists() and (folder / ARTEFACT_FOLDER / WEIGHTS_FILE).exists()):
+        return None
+    summary: dict[str, Any] = read_json(folder / SUMMARY_FILE, what="run summary")
+    return summary
+
+
+def _check_folder(config: RunConfig) -> bool:
+    """Whether the config's folder holds a run of it. Raises ``MismatchError`` where it holds one of another config."""
+    folder = config.folder
+    if not (folder / CONFIG_FILE).exists():
+        return False
     saved = read_json(folder / CONFIG_FILE, what="run config")
     if saved.get("identity") != config.identity:
         differing = _differences(saved.get("config", {}), config.model_dump(mode="json", exclude={"output_dir": True}))
@@ -76,11 +90,7 @@ def finished_summary(config: RunConfig) -> dict[str, Any] | None:
             f"{str(folder)!r} holds a run of another config ({'; '.join(differing[:3]) or 'other version'}); "
             "choose another folder with --set output_dir=… or add --overwrite"
         )
-    # the summary comes through git, the weights do not
-    if not ((folder / SUMMARY_FILE).exists() and (folder / ARTEFACT_FOLDER / WEIGHTS_FILE).exists()):
-        return None
-    summary: dict[str, Any] = read_json(folder / SUMMARY_FILE, what="run summary")
-    return summary
+    return True
 
 
 def train_run(
@@ -204,9 +214,57 @@ def prepare_tasks(
         receiver,
         cache.states,
         token_dropout=settings.token_dropout,
-        alignment=Alignment(sender, receiver, bridge, train, to=settings.align_to) if settings.aligns else None,
+        alignment=alignment_for(config, sender, receiver, bridge, train),
     )
     return Prepared(learner, RowBundles(train, settings.questions_per_message), validation, revisions, portraits)
+
+
+def alignment_for(
+    config: RunConfig, sender: Sender, receiver: Receiver, bridge: Bridge, rows: Sequence[Example]
+) -> Alignment | None:
+    """The alignment that the config's training asks for, if any.
+
+    Raises:
+        ArtefactError: it is to a packing, and there is none beside stage one.
+    """
+    settings = config.training
+    if not settings.aligns:
+        return None
+    if settings.align_to == "packing":
+        return Alignment(sender, receiver, bridge, rows, packing=load_packing(config.packing_folder, receiver))
+    return Alignment(sender, receiver, bridge, rows, to=settings.align_to)
+
+
+def learn_packing(
+    config: RunConfig, *, device: str | None = None, hooks: Hooks | None = None, say: Say = lambda line: None
+) -> RunConfig:
+    """Learns the packing of ``config`` into its folder, or goes on where it was stopped, or finds it there; returns its run.
+
+    Raises:
+        MismatchError: the folder holds another one. StoppedEarlyError: the hooks asked to stop; the same command goes on.
+    """
+    run = config.packing_run
+    folder, content = run.folder, {"identity": run.identity, "config": run.model_dump(mode="json", exclude={"output_dir": True})}
+    _check_folder(run)
+    if (folder / PACKING_FILE).exists():
+        say(f"{folder} already holds this packing; nothing to do")
+        return run
+    sender, receiver = load_pair(run, device=device)
+    train, validation, _, _ = _read_rows(run, sender, receiver, say)
+    notes = Notes(bridge_config(run.bridge), sender, receiver)
+    torch.manual_seed(run.seed)
+    packing = Packing(receiver, notes.sizes(train), gain=bridge_config(run.bridge).gain)
+    bundles = RowBundles(train, run.training.questions_per_message)
+    learner = PackingLearner(packing, notes)
+    trainer = Trainer(run, learner=learner, train=bundles, validation=validation, folder=folder, hooks=hooks)
+    write_json(folder / CONFIG_FILE, content)
+    if (folder / CHECKPOINT_FILE).exists():
+        trainer.restore()
+        say(f"resumed at step {trainer.step} of {run.training.steps}")
+    best = trainer.run()
+    save_packing(packing, folder)
+    say(f"packing: validation {best.score:.3f} at step {best.step}, {trainer.seconds:.0f} s; in {folder}")
+    return run
 
 
 def _filled_cache(config: RunConfig, sender: Sender, texts: list[str], team: Team, folder: Path | None, say: Say) -> FeatureCache:

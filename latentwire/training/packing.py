@@ -1,0 +1,186 @@
+"""Packing: how the words of a note share fewer soft tokens, learned through the receiver alone, before any sender.
+
+A message of fewer soft tokens than words must say several words in one vector, and which sums of them a receiver can take apart
+again is the receiver's own affair. So it is asked first: the words of the gold notes, as the receiver's own embeddings, pass one
+matrix for each pair of a word's place in its record and a soft token of the record, and these matrices learn to get the task's
+questions answered. A bridge is then drawn towards what they make of a note (``training.align_to=packing``), without a pass of the
+receiver. Being linear in the words, a packing says words that it never saw as well as others.
+
+A note is one record, or several with semicolons between them; a message of K soft tokens gives each record its share of them.
+
+Shapes: B rows, K soft tokens, S soft tokens of one record, D_r receiver width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from latentwire.bridges.base import BridgeConfig
+from latentwire.data.task import Example
+from latentwire.errors import ArtefactError, DataError
+from latentwire.files import write_bytes
+from latentwire.models.receiver import Receiver
+from latentwire.models.sender import Sender
+from latentwire.models.soft_tokens import SoftTokens
+
+WEIGHTS_FILE = "packing.safetensors"
+RECORDS_APART = ";"
+#: places of a record: its words, the last of which has one of its own, and the tokens of a word; more share the last place
+MOST_WORDS, MOST_PIECES = 6, 4
+PLACES = MOST_WORDS * MOST_PIECES
+MOST_COUNTED_ROWS = 3000
+
+#: (place, receiver token) of all words of a record
+Record = tuple[tuple[int, int], ...]
+
+
+def read_note(text: str, receiver: Receiver) -> tuple[Record, ...]:
+    """The records of a note; the marks between them are left out."""
+    encoded = receiver.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    tokens = [(token, *span) for token, span in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
+    records, at = [], 0
+    for record in text.split(RECORDS_APART):
+        words, found = record.split(), []
+        for number, word in enumerate(words):
+            start = text.index(word, at)
+            at = start + len(word)
+            row = MOST_WORDS - 1 if number == len(words) - 1 else min(number, MOST_WORDS - 2)
+            pieces = [token for token, begin, end in tokens if end > start and begin < at and end > begin]
+            found += [(row * MOST_PIECES + min(piece, MOST_PIECES - 1), token) for piece, token in enumerate(pieces)]
+        if found:
+            records.append(tuple(found))
+    return tuple(records)
+
+
+def shares(soft_tokens: int, records: int) -> list[int]:
+    """How many of the soft tokens each record gets: as many as the others, or one more."""
+    return [soft_tokens * (number + 1) // records - soft_tokens * number // records for number in range(records)]
+
+
+def message_length(config: BridgeConfig, sender: Sender, text: str) -> int:
+    """How many soft tokens the bridge makes of a text."""
+    if config.fixed_soft_tokens:
+        return config.fixed_soft_tokens
+    tokens = len(sender.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return -(-tokens // (config.sender_tokens_per_soft_token or 1))
+
+
+class Packing(nn.Module):
+    """One matrix [places · D_r, S · D_r] for records of S soft tokens, for each S of ``sizes``.
+
+    Args:
+        gain: scale of soft tokens at first, in units of that of the receiver's embeddings.
+    """
+
+    def __init__(self, receiver: Receiver, sizes: Iterable[int], *, gain: float = 1.0) -> None:
+        super().__init__()
+        self.width, self.rms = receiver.width, receiver.embedding_rms
+        self.table = receiver.embed.weight.detach().float()
+        self.gain = nn.Parameter(torch.tensor(gain, device=receiver.device))
+        self.maps = nn.ParameterDict({str(size): self._first_map(size).to(receiver.device) for size in sorted(set(sizes))})
+
+    def _first_map(self, size: int) -> Float[Tensor, "from to"]:
+        """Every token as it is in one soft token: two soft tokens for each of the first two words, one for others, in a ring."""
+        first = torch.zeros(MOST_WORDS, MOST_PIECES, self.width, size, self.width)
+        at = 0
+        for word in range(MOST_WORDS):
+            for piece in range(MOST_PIECES):
+                first[word, piece, :, (at + min(piece, 1)) % size] = torch.eye(self.width)
+            at += 2 if word < 2 else 1
+        return first.flatten(3).flatten(0, 2)
+
+    def forward(self, notes: Sequence[Sequence[Record]], soft_tokens: Sequence[int]) -> SoftTokens:
+        """Each note in as many soft tokens as said, at the scale of ``gain``."""
+        device = self.gain.device
+        places: dict[int, list[tuple[int, int, Record]]] = {}
+        for row, (records, count) in enumerate(zip(notes, soft_tokens, strict=True)):
+            at = 0
+            for record, size in zip(records, shares(count, len(records)), strict=True):
+                if size:
+                    places.setdefault(size, []).append((row, at, record))
+                at += size
+        most = max(soft_tokens)
+        vectors = torch.zeros(len(notes) * most, self.width, device=device)
+        for size, found in places.items():
+            known = min(self.maps, key=lambda other: (abs(int(other) - size), other))
+            said = (self._placed([record for _, _, record in found]) @ self.maps[known]).unflatten(1, (int(known), self.width))
+            kept = min(size, int(known))
+            where = torch.tensor([[row * most + at + number for number in range(kept)] for row, at, _ in found], device=device)
+            vectors = vectors.index_put((where,), said[:, :kept])
+        vectors = vectors * torch.rsqrt(vectors.pow(2).mean(-1, keepdim=True) + 1e-6)
+        mask = torch.arange(most, device=device)[None] < torch.tensor(list(soft_tokens), device=device)[:, None]
+        return SoftTokens(vectors.view(len(notes), most, self.width) * (self.rms * self.gain) * mask[..., None], mask)
+
+    def _placed(self, records: Sequence[Record]) -> Float[Tensor, "records from"]:
+        """The embeddings of each record's tokens at their places; tokens of one place are added up."""
+        device = self.gain.device
+        items = [(line, place, token) for line, record in enumerate(records) for place, token in record]
+        lines, places, tokens = torch.tensor(items, device=device).unbind(-1)
+        placed = torch.zeros(len(records), PLACES, self.width, device=device)
+        return placed.index_put((lines, places), self.table[tokens], accumulate=True).flatten(1)
+
+
+class Notes:
+    """The notes of rows as a packing reads them, and how many soft tokens the bridge makes of their texts; each read once."""
+
+    def __init__(self, bridge: BridgeConfig, sender: Sender, receiver: Receiver) -> None:
+        self.bridge, self.sender, self.receiver = bridge, sender, receiver
+        self._read: dict[str, tuple[Record, ...]] = {}
+        self._lengths: dict[str, int] = {}
+
+    def of(self, row: Example) -> tuple[Record, ...]:
+        """Raises ``DataError`` where the row has no note."""
+        if row.note is None:
+            raise DataError(f"task {row.task!r} has no notes, so there is nothing to pack; use training.align_to=text")
+        if row.note not in self._read:
+            self._read[row.note] = read_note(row.note, self.receiver)
+        if not self._read[row.note]:
+            raise DataError(f"task {row.task!r}: the note of row {row.id!r} is empty, so there is nothing to pack")
+        return self._read[row.note]
+
+    def length(self, row: Example) -> int:
+        if row.sender_prompt not in self._lengths:
+            self._lengths[row.sender_prompt] = message_length(self.bridge, self.sender, row.sender_prompt)
+        return self._lengths[row.sender_prompt]
+
+    def packed(self, packing: Packing, rows: Sequence[Example]) -> SoftTokens:
+        """What the packing makes of the rows' notes."""
+        return packing([self.of(row) for row in rows], [self.length(row) for row in rows])
+
+    def sizes(self, rows: Sequence[Example]) -> set[int]:
+        """All numbers of soft tokens that records of these rows get."""
+        return {size for row in rows[:MOST_COUNTED_ROWS] for size in shares(self.length(row), len(self.of(row))) if size}
+
+
+def save_packing(packing: Packing, folder: Path) -> None:
+    """Writes its file into the folder, whole."""
+    tensors: dict[str, Any] = {name: tensor.detach().cpu().contiguous() for name, tensor in packing.state_dict().items()}
+    write_bytes(folder / WEIGHTS_FILE, save(tensors))
+
+
+def load_packing(folder: Path, receiver: Receiver) -> Packing:
+    """The learned packing in a folder, frozen.
+
+    Raises:
+        ArtefactError: there is none, or its file is cut or of another receiver.
+    """
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise ArtefactError(
+            f"{str(path)!r} does not exist; learn it with `latentwire pretrain-bridge CONFIG` or `train CONFIG --pretrain`"
+        )
+    try:
+        tensors = load_file(path)
+        packing = Packing(receiver, [int(name.removeprefix("maps.")) for name in tensors if name != "gain"])
+        packing.load_state_dict(tensors)
+    except (SafetensorError, ValueError, RuntimeError):
+        raise ArtefactError(f"packing {str(path)!r} is cut, corrupt or of another receiver; remove it and learn it again") from None
+    return packing.requires_grad_(False)
