@@ -89,11 +89,12 @@ class Packing(nn.Module):
 
     def _first_map(self, size: int) -> Float[Tensor, "from to"]:
         """Every token as it is in one soft token: two soft tokens for each of the first two words, one for others, in a ring."""
-        first = torch.zeros(MOST_WORDS, MOST_PIECES, self.width, size, self.width)
+        # a soft token that no place begins in must have a direction too
+        first = 0.002 * torch.randn(MOST_WORDS, MOST_PIECES, self.width, size, self.width)
         at = 0
         for word in range(MOST_WORDS):
             for piece in range(MOST_PIECES):
-                first[word, piece, :, (at + min(piece, 1)) % size] = torch.eye(self.width)
+                first[word, piece, :, (at + min(piece, 1)) % size] += torch.eye(self.width)
             at += 2 if word < 2 else 1
         return first.flatten(3).flatten(0, 2)
 

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latentwire.bridges.attentive import AttentiveConfig
+from latentwire.bridges.perceiver import PerceiverConfig
+from latentwire.cli.app import main
+from latentwire.config import load_config
+from latentwire.data.readers import read_task
+from latentwire.data.task import Example, load_task
+from latentwire.errors import ArtefactError, DataError
+from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.sender import Sender, load_sender
+from latentwire.training.packing import MOST_PIECES, MOST_WORDS, Notes, Packing, load_packing, read_note, save_packing, shares
+
+CONFIG = Path(__file__).parents[2] / "configs/records.yaml"
+SMALL = {
+    "bridge": "{name: attentive, tokens_per_soft_token: 2, hidden_size: 24}",
+    "data": "{train_rows: 8, validation_rows: 4}",
+    "packing": "{steps: 2, batch_size: 2, validate_every: 2}",
+    "pretraining.validation_rows": "2",
+    "pretraining.training": "{steps: 2, batch_size: 2, align_to: packing, first_stage: {objective: align, share: 0.9}}",
+    "training": "{steps: 2, batch_size: 2, align_to: packing, terms: {align: 1.0}}",
+}
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Receiver:
+    return load_receiver("nano-mistral", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sender() -> Sender:
+    return load_sender("nano-llama", layer=1, device="cpu")
+
+
+def records(count: int, rows: int = 6) -> list[Example]:
+    return list(read_task(load_task(f"tinyworld_record{count}"), "train", max_rows=rows).examples)
+
+
+def arguments(folder: Path, **more: str) -> list[str]:
+    settings = {**SMALL, "output_dir": str(folder), **more}
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+
+
+def test_a_note_is_read_by_record_word_and_token(receiver: Receiver) -> None:
+    first, second = read_note("Karson Torbon 11 black tables; Ia Oslo 7 hats", receiver)
+    spelled = [(place // MOST_PIECES, receiver.tokenizer.decode([token])) for place, token in first]
+    for word, text in enumerate(["Karson", "Torbon", "11", "black"]):
+        assert "".join(piece for row, piece in spelled if row == word).strip() == text
+    assert "".join(piece for row, piece in spelled if row == MOST_WORDS - 1).strip() == "tables"
+    # without a colour the last word stands at the last place all the same
+    assert {place // MOST_PIECES for place, _ in second} == {0, 1, 2, MOST_WORDS - 1}
+    assert len(read_note("Antidisestablishmentarianism", receiver)) == 1
+
+
+@given(st.integers(0, 60), st.integers(1, 9))
+def test_records_share_all_soft_tokens_almost_evenly(soft_tokens: int, count: int) -> None:
+    found = shares(soft_tokens, count)
+    assert sum(found) == soft_tokens
+    assert len(found) == count
+    assert max(found) - min(found) <= 1
+
+
+@pytest.mark.parametrize("bridge", [AttentiveConfig(tokens_per_soft_token=2), PerceiverConfig(soft_tokens=8)])
+def test_a_packed_note_is_as_long_as_the_message(
+    bridge: AttentiveConfig | PerceiverConfig, sender: Sender, receiver: Receiver
+) -> None:
+    rows = [*records(1), *records(3)]
+    notes = Notes(bridge, sender, receiver)
+    packing = Packing(receiver, notes.sizes(rows), gain=2.0)
+    soft = notes.packed(packing, rows)
+    lengths = [-(-len(sender.tokenizer(row.sender_prompt, add_special_tokens=False)["input_ids"]) // 2) for row in rows]
+    assert soft.tokens_per_row.tolist() == (lengths if isinstance(bridge, AttentiveConfig) else [8] * len(rows))
+    rms = soft.vectors[soft.mask].pow(2).mean(-1).sqrt()
+    torch.testing.assert_close(rms, torch.full_like(rms, 2 * receiver.embedding_rms), rtol=1e-3, atol=0)
+    assert soft.vectors[~soft.mask].abs().sum() == 0
+    # a row's note is said alike in any company
+    alone = notes.packed(packing, rows[-1:])
+    torch.testing.assert_close(soft.vectors[-1, : lengths[-1] if isinstance(bridge, AttentiveConfig) else 8], alone.vectors[0])
+
+
+def test_a_word_is_said_in_the_same_way_whoever_has_it(sender: Sender, receiver: Receiver) -> None:
+    packing = Packing(receiver, [12])
+    first, second = (packing([read_note(text, receiver)], [12]).vectors[0] for text in ("Anna Oslo 11 hats", "Anna Oslo 12 hats"))
+    alike = torch.cosine_similarity(first, second, dim=-1)
+    assert alike.min() < 0.9  # the count says something
+    assert (alike > 0.9).sum() >= 10  # and next to nothing elsewhere
+
+
+def test_records_of_a_length_that_was_never_learned_take_the_nearest(receiver: Receiver) -> None:
+    packing = Packing(receiver, [4, 5])
+    note = read_note("Anna Oslo 11 hats", receiver)
+    for count in (1, 3, 9):
+        soft = packing([note], [count])
+        assert soft.tokens_per_row.tolist() == [count]
+        assert soft.vectors.isfinite().all()
+
+
+def test_gradients_reach_the_maps_and_the_gain(sender: Sender, receiver: Receiver) -> None:
+    rows = records(2)
+    notes = Notes(AttentiveConfig(tokens_per_soft_token=2), sender, receiver)
+    packing = Packing(receiver, notes.sizes(rows))
+    soft = notes.packed(packing, rows)
+    (soft.vectors * torch.randn(soft.vectors.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in packing.parameters())
+
+
+def test_rows_without_a_note_are_refused(sender: Sender, receiver: Receiver) -> None:
+    notes = Notes(AttentiveConfig(), sender, receiver)
+    with pytest.raises(DataError, match="has no notes, so there is nothing to pack"):
+        notes.of(replace(records(1)[0], note=None))
+    with pytest.raises(DataError, match="is empty"):
+        notes.of(replace(records(1)[0], note=" ; "))
+
+
+def test_a_saved_packing_comes_back_and_a_broken_one_is_refused(receiver: Receiver, tmp_path: Path) -> None:
+    packing = Packing(receiver, [3, 4], gain=1.5)
+    save_packing(packing, tmp_path)
+    again = load_packing(tmp_path, receiver)
+    note = read_note("Anna Oslo 11 hats", receiver)
+    assert torch.equal(packing([note], [3]).vectors, again([note], [3]).vectors)
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    file = tmp_path / "packing.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(ArtefactError, match="cut, corrupt or of another receiver"):
+        load_packing(tmp_path, receiver)
+    with pytest.raises(ArtefactError, match=r"does not exist; learn it with `latentwire pretrain-bridge CONFIG`"):
+        load_packing(tmp_path / "none", receiver)
+
+
+def test_stage_one_learns_the_packing_first_and_the_task_finds_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert main(["pretrain-bridge", str(CONFIG), *arguments(folder)]) == 0
+    weights = folder / "packing/packing.safetensors"
+    first = weights.read_bytes()
+    capsys.readouterr()
+    assert main(["train", str(CONFIG), *arguments(folder), "--pretrain"]) == 0
+    assert "already holds this packing" in capsys.readouterr().err
+    assert weights.read_bytes() == first
+    assert load_config(folder / "packing/config.json").training.steps == 2
+    # a task that begins with that stage one from another folder finds its packing too
+    assert main(["train", str(CONFIG), *arguments(tmp_path / "other"), "--set", f"bridge.init={folder / 'stage1'}"]) == 0
+    # other settings are another packing
+    assert main(["pretrain-bridge", str(CONFIG), *arguments(folder, packing="{steps: 3}")]) == 1
+    assert "holds a run of another config (training.steps: 2 there, 3 here" in capsys.readouterr().err
+
+
+def test_without_a_packing_there_is_nothing_to_be_drawn_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(CONFIG), *arguments(tmp_path / "run")]) == 1
+    assert "packing.safetensors' does not exist; learn it with" in capsys.readouterr().err
+
+
+def test_a_packing_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from latentwire.errors import StoppedEarlyError
+    from latentwire.training.run import learn_packing
+    from latentwire.training.trainer import Hooks
+
+    overrides = [f"{key}={value}" for key, value in SMALL.items()]
+    whole, cut = (load_config(CONFIG, [*overrides, f"output_dir={tmp_path / name}"]) for name in ("whole", "cut"))
+    learn_packing(whole, device="cpu")
+    with pytest.raises(StoppedEarlyError):
+        learn_packing(cut, device="cpu", hooks=Hooks(should_stop=lambda: True))
+    learn_packing(cut, device="cpu")
+    files = [config.packing_folder / "packing.safetensors" for config in (whole, cut)]
+    assert files[0].read_bytes() == files[1].read_bytes()
