@@ -12,7 +12,6 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from latentwire.data.task_config import TaskVariant
-from latentwire.data.tinyworld.lexicon import MadeUpFrom
 from latentwire.errors import ConfigError
 from latentwire.files import digest
 from latentwire.messages.settings import MessageSettings
@@ -58,7 +57,9 @@ class DataSettings(Schema):
     train_rows: int | None = Field(None, ge=1)
     validation_rows: int | None = Field(500, ge=1)
     made_up_words: float = Field(0.0, ge=0, le=1, description="share of generated train contexts with made-up names and places")
-    made_up_from: MadeUpFrom = Field("letters", description="made-up words are spelled at random, or crossed from known parts")
+    made_up_from: Literal["letters", "parts"] = Field(
+        "letters", description="made-up words are spelled at random, or crossed from known parts"
+    )
     cache_cap_gib: float = Field(50.0, gt=0)
 
 
