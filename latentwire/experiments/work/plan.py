@@ -311,7 +311,9 @@ def _expected_s(suite: Suite, run: RunConfig, method: str, *, trains: bool) -> f
     cost = suite.cost
     rows = (suite.max_samples or cost.rows) * (1 + len(method_class(method).controls))
     answering = rows * len(run.task) * (cost.written_row_s if method in WRITING else cost.row_s)
-    steps = run.training.steps + (run.pretraining.training.steps if suite.pretrain and method == "bridge" else 0)
+    steps = run.training.steps
+    if suite.pretrain and method == "bridge":
+        steps += run.pretraining.training.steps + (run.packing.steps if run.needs_packing else 0)
     return cost.start_s + (steps * cost.step_s if trains else 0.0) + answering
 
 
