@@ -252,7 +252,7 @@ class RunConfig(PromptSettings):
         unused["pretraining"] = (
             {"training": _left_alone(self.pretraining.training, "length_buckets", "compile")} if self.task == (STAGE_ONE,) else True
         )
-        if self.task == (STAGE_ONE,) or not self.training.needs_packing:
+        if not self.training.needs_packing:
             unused["packing"] = True
         unused["data"] = _left_alone(self.data, "made_up_from")
         if self.message == MessageSettings():

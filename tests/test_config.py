@@ -194,6 +194,15 @@ def test_runs_from_before_a_setting_came_keep_their_identity() -> None:
     spelt_out = ("bridge.gain=1", "data.made_up_from=letters", "training.compile=false", "training.length_buckets=1")
     assert build(*spelt_out).identity == build().identity
     assert "gain" not in build().bridge
+    assert build("packing.steps=7").identity == build().identity
+    drawn = (
+        "training.align_to=packing",
+        "training.terms.align=1",
+        "pretraining.training.align_to=packing",
+        "pretraining.training.terms.align=1",
+    )
+    for which in (lambda config: config, lambda config: config.stage_one):
+        assert which(build(*drawn, "packing.steps=7")).identity != which(build(*drawn)).identity
     for changed in ("bridge.gain=2", "data.made_up_from=parts", "training.compile=true"):
         assert build(changed).identity != build().identity
 

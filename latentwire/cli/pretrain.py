@@ -30,7 +30,7 @@ def pretrain_bridge(
         emit_json(plan.as_dict()) if as_json else print_plan(plan)
         return
     if whole.needs_packing:
-        learn_packing_with_progress(whole, device=device, tensorboard=tensorboard)
+        learn_packing_with_progress(whole, device=device, overwrite=overwrite, tensorboard=tensorboard)
     summary = train_with_progress(
         run, resume=resume, overwrite=overwrite, device=device, tensorboard=tensorboard, prepare=prepare_texts
     )

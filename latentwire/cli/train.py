@@ -134,7 +134,9 @@ def train_with_progress(
         return train_run(config, resume=resume, overwrite=overwrite, device=device, hooks=hooks, say=say, prepare=prepare)
 
 
-def learn_packing_with_progress(config: RunConfig, *, device: str | None, tensorboard: bool = False) -> None:
+def learn_packing_with_progress(
+    config: RunConfig, *, device: str | None, overwrite: bool = False, tensorboard: bool = False
+) -> None:
     """Learns the packing that the config's bridge is drawn towards, unless it is there.
 
     Raises ``UsageError`` where several processes were to learn it together.
@@ -152,7 +154,7 @@ def learn_packing_with_progress(config: RunConfig, *, device: str | None, tensor
             )
         return
     with _shown(run, tensorboard=tensorboard) as hooks:
-        learn_packing(config, device=device, hooks=hooks, say=say)
+        learn_packing(config, overwrite=overwrite, device=device, hooks=hooks, say=say)
 
 
 @contextmanager

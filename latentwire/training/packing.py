@@ -4,7 +4,7 @@ A message of fewer soft tokens than words must say several words in one vector, 
 again is the receiver's own affair. So it is asked first: the words of the gold notes, as the receiver's own embeddings, pass one
 matrix for each pair of a word's place in its record and a soft token of the record, and these matrices learn to get the task's
 questions answered. A bridge is then drawn towards what they make of a note (``training.align_to=packing``), without a pass of the
-receiver. Being linear in the words, a packing says words that it never saw as well as others.
+receiver. Being linear in the tokens, a packing says a word that it never saw by its parts.
 
 A note is one record, or several with semicolons between them; a message of K soft tokens gives each record its share of them.
 

@@ -236,19 +236,32 @@ def alignment_for(
 
 
 def learn_packing(
-    config: RunConfig, *, device: str | None = None, hooks: Hooks | None = None, say: Say = lambda line: None
-) -> RunConfig:
-    """Learns the packing of ``config`` into its folder, or goes on where it was stopped, or finds it there; returns its run.
+    config: RunConfig,
+    *,
+    overwrite: bool = False,
+    device: str | None = None,
+    hooks: Hooks | None = None,
+    say: Say = lambda line: None,
+) -> None:
+    """Learns the packing of ``config`` into its folder, or goes on where it was stopped, or finds it there.
+
+    ``overwrite`` replaces a packing of other settings; the same one would only be learned again.
 
     Raises:
         MismatchError: the folder holds another one. StoppedEarlyError: the hooks asked to stop; the same command goes on.
     """
     run = config.packing_run
     folder, content = run.folder, {"identity": run.identity, "config": run.model_dump(mode="json", exclude={"output_dir": True})}
-    _check_folder(run)
+    try:
+        _check_folder(run)
+    except MismatchError:
+        if not overwrite:
+            raise
+        for name in (PACKING_FILE, CHECKPOINT_FILE):
+            (folder / name).unlink(missing_ok=True)
     if (folder / PACKING_FILE).exists():
         say(f"{folder} already holds this packing; nothing to do")
-        return run
+        return
     sender, receiver = load_pair(run, device=device)
     train, validation, _, _ = _read_rows(run, sender, receiver, say)
     notes = Notes(bridge_config(run.bridge), sender, receiver)
@@ -264,7 +277,6 @@ def learn_packing(
     best = trainer.run()
     save_packing(packing, folder)
     say(f"packing: validation {best.score:.3f} at step {best.step}, {trainer.seconds:.0f} s; in {folder}")
-    return run
 
 
 def _filled_cache(config: RunConfig, sender: Sender, texts: list[str], team: Team, folder: Path | None, say: Say) -> FeatureCache:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentwire.bridges.attentive import AttentiveConfig
+from latentwire.bridges.base import BridgeEnds
 from latentwire.bridges.perceiver import PerceiverConfig
 from latentwire.cli.app import main
 from latentwire.config import load_config
@@ -17,6 +18,7 @@ from latentwire.data.task import Example, load_task
 from latentwire.errors import ArtefactError, DataError
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
+from latentwire.training.alignment import Alignment
 from latentwire.training.packing import MOST_PIECES, MOST_WORDS, Notes, Packing, load_packing, read_note, save_packing, shares
 
 CONFIG = Path(__file__).parents[2] / "configs/records.yaml"
@@ -114,6 +116,28 @@ def test_gradients_reach_the_maps_and_the_gain(sender: Sender, receiver: Receive
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in packing.parameters())
 
 
+def test_a_bridge_is_drawn_to_what_the_packing_makes_of_the_notes(sender: Sender, receiver: Receiver) -> None:
+    torch.manual_seed(0)
+    rows = [*records(1), *records(2)]
+    bridge = AttentiveConfig(tokens_per_soft_token=2).build(
+        BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)
+    )
+    notes = Notes(bridge.config, sender, receiver)
+    packing = Packing(receiver, notes.sizes(rows)).requires_grad_(False)
+    alignment = Alignment(sender, receiver, bridge, rows, packing=packing)
+    packed = notes.packed(packing, rows)
+    assert alignment.loss(rows, packed).item() < 1e-9
+    assert alignment.loss(rows, packed.shifted()).item() > 0.3
+    states = sender.read([row.sender_prompt for row in rows])
+    before = alignment.loss(rows, bridge(states))
+    before.backward()
+    with torch.no_grad():
+        for parameter in bridge.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.05 * parameter.grad
+    assert alignment.loss(rows, bridge(states)).item() < before.item()
+
+
 def test_rows_without_a_note_are_refused(sender: Sender, receiver: Receiver) -> None:
     notes = Notes(AttentiveConfig(), sender, receiver)
     with pytest.raises(DataError, match="has no notes, so there is nothing to pack"):
@@ -152,6 +176,8 @@ def test_stage_one_learns_the_packing_first_and_the_task_finds_it(tmp_path: Path
     # other settings are another packing
     assert main(["pretrain-bridge", str(CONFIG), *arguments(folder, packing="{steps: 3}")]) == 1
     assert "holds a run of another config (training.steps: 2 there, 3 here" in capsys.readouterr().err
+    assert main(["pretrain-bridge", str(CONFIG), *arguments(folder, packing="{steps: 3}"), "--overwrite"]) == 0
+    assert weights.read_bytes() != first
 
 
 def test_without_a_packing_there_is_nothing_to_be_drawn_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
