@@ -73,9 +73,11 @@ class AttentiveBridge(Bridge):
         states = self.norm_in(states)
         groups, group_mask = grouped(states, mask, self.config.tokens_per_soft_token)
         queries = self.project_group(groups.flatten(2))
-        queries = queries + sinusoids(queries.shape[1], queries.shape[2], queries.device)
+        # places of both in sender tokens, so that "as far from here" means the same everywhere
+        places = sinusoids(queries.shape[1] * self.config.tokens_per_soft_token, queries.shape[2], queries.device)
+        queries = queries + places[:: self.config.tokens_per_soft_token]
         read = self.project_in(states)
-        read = self.norm_states(read + sinusoids(read.shape[1], read.shape[2], read.device))
+        read = self.norm_states(read + places[: read.shape[1]])
         for block in self.blocks:
             queries = block(queries, read, mask, group_mask)
         queries = self.norm_out(queries)
@@ -86,17 +88,17 @@ class AttentiveBridge(Bridge):
 class Pointers(nn.Module):
     """Heads that say what single sender tokens say.
 
-    A word never seen is said like any other: the queries find its place, and what is said depends on the token and its neighbours
-    alone.
+    A word never seen is said like any other: the queries find its place, what is said depends on the token and its neighbours
+    alone, and each soft token has a gate of its own over that, since a word is said in several soft tokens in different ways.
     """
 
     def __init__(self, heads: int, ends: BridgeEnds, size: int) -> None:
         super().__init__()
         self.heads = heads
         self.ask, self.offer = nn.Linear(size, heads * POINTER_SIZE), nn.Linear(size, heads * POINTER_SIZE)
-        self.spell = nn.Sequential(
-            nn.Linear(3 * ends.sender_width, 2 * size), nn.GELU(), nn.Linear(2 * size, heads * ends.receiver_width)
-        )
+        self.read = nn.Sequential(nn.Linear(3 * ends.sender_width, 2 * size), nn.GELU())
+        self.gate = nn.Linear(size, heads * 2 * size)
+        self.say = nn.Linear(heads * 2 * size, ends.receiver_width)
 
     def forward(
         self,
@@ -108,7 +110,8 @@ class Pointers(nn.Module):
         """``read`` are the ``states`` as the queries see them, with their places."""
         states = states * mask[..., None]
         near = torch.cat([F.pad(states, (0, 0, 1, 0))[:, :-1], states, F.pad(states, (0, 0, 0, 1))[:, 1:]], dim=-1)
-        asked, offered, spelled = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.ask(queries), self.offer(read), self.spell(near))
-        )
-        return F.scaled_dot_product_attention(asked, offered, spelled, attn_mask=mask[:, None, None]).sum(dim=1)
+        asked, offered = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.ask(queries), self.offer(read)))
+        words = self.read(near)[:, None].expand(-1, self.heads, -1, -1)
+        found = F.scaled_dot_product_attention(asked, offered, words, attn_mask=mask[:, None, None]).transpose(1, 2)
+        said: Tensor = self.say((found.flatten(2)) * (1 + self.gate(queries)))
+        return said

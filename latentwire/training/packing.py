@@ -6,13 +6,17 @@ matrix for each pair of a word's place in its record and a soft token of the rec
 questions answered. A bridge is then drawn towards what they make of a note (``training.align_to=packing``), without a pass of the
 receiver. Being linear in the tokens, a packing says a word that it never saw by its parts.
 
-A note is one record, or several with semicolons between them; a message of K soft tokens gives each record its share of them.
+A note is one record, or several with semicolons between them. Each gets the soft tokens that begin in its own sentence of the
+text, so that a bridge sees from near by what a soft token is to say; where sentences and records do not match, all get like shares.
 
 Shapes: B rows, K soft tokens, S soft tokens of one record, D_r receiver width.
 """
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,7 @@ from latentwire.models.soft_tokens import SoftTokens
 
 WEIGHTS_FILE = "packing.safetensors"
 RECORDS_APART = ";"
+SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 #: places of a record: its words, the last of which has one of its own, and the tokens of a word; more share the last place
 MOST_WORDS, MOST_PIECES = 6, 4
 PLACES = MOST_WORDS * MOST_PIECES
@@ -60,17 +65,26 @@ def read_note(text: str, receiver: Receiver) -> tuple[Record, ...]:
     return tuple(records)
 
 
-def shares(soft_tokens: int, records: int) -> list[int]:
+def even_shares(soft_tokens: int, records: int) -> tuple[int, ...]:
     """How many of the soft tokens each record gets: as many as the others, or one more."""
-    return [soft_tokens * (number + 1) // records - soft_tokens * number // records for number in range(records)]
+    return tuple(soft_tokens * (number + 1) // records - soft_tokens * number // records for number in range(records))
 
 
-def message_length(config: BridgeConfig, sender: Sender, text: str) -> int:
-    """How many soft tokens the bridge makes of a text."""
+def soft_token_starts(config: BridgeConfig, sender: Sender, text: str) -> list[int] | None:
+    """The character at which each soft token's sender tokens begin; nothing for a bridge that sends a fixed number of them."""
     if config.fixed_soft_tokens:
-        return config.fixed_soft_tokens
-    tokens = len(sender.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    return -(-tokens // (config.sender_tokens_per_soft_token or 1))
+        return None
+    encoded = sender.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return [start for start, _ in encoded["offset_mapping"]][:: config.sender_tokens_per_soft_token or 1]
+
+
+def sentence_shares(text: str, starts: Sequence[int], records: int) -> tuple[int, ...] | None:
+    """How many soft tokens begin in each record's sentence; nothing where the text has not one sentence for each record."""
+    ends = [match.end() for match in SENTENCE_END.finditer(text)]
+    if len(ends) != records:
+        return None
+    found = Counter(min(bisect_right(ends, start), records - 1) for start in starts)
+    return tuple(found[number] for number in range(records))
 
 
 class Packing(nn.Module):
@@ -98,17 +112,18 @@ class Packing(nn.Module):
             at += 2 if word < 2 else 1
         return first.flatten(3).flatten(0, 2)
 
-    def forward(self, notes: Sequence[Sequence[Record]], soft_tokens: Sequence[int]) -> SoftTokens:
-        """Each note in as many soft tokens as said, at the scale of ``gain``."""
+    def forward(self, notes: Sequence[Sequence[Record]], shares: Sequence[Sequence[int]]) -> SoftTokens:
+        """Each record in as many soft tokens as ``shares`` says, one behind another, at the scale of ``gain``."""
         device = self.gain.device
         places: dict[int, list[tuple[int, int, Record]]] = {}
-        for row, (records, count) in enumerate(zip(notes, soft_tokens, strict=True)):
+        lengths = [sum(sizes) for sizes in shares]
+        for row, (records, sizes) in enumerate(zip(notes, shares, strict=True)):
             at = 0
-            for record, size in zip(records, shares(count, len(records)), strict=True):
+            for record, size in zip(records, sizes, strict=True):
                 if size:
                     places.setdefault(size, []).append((row, at, record))
                 at += size
-        most = max(soft_tokens)
+        most = max(lengths)
         vectors = torch.zeros(len(notes) * most, self.width, device=device)
         for size, found in places.items():
             known = min(self.maps, key=lambda other: (abs(int(other) - size), other))
@@ -117,7 +132,7 @@ class Packing(nn.Module):
             where = torch.tensor([[row * most + at + number for number in range(kept)] for row, at, _ in found], device=device)
             vectors = vectors.index_put((where,), said[:, :kept])
         vectors = vectors * torch.rsqrt(vectors.pow(2).mean(-1, keepdim=True) + 1e-6)
-        mask = torch.arange(most, device=device)[None] < torch.tensor(list(soft_tokens), device=device)[:, None]
+        mask = torch.arange(most, device=device)[None] < torch.tensor(lengths, device=device)[:, None]
         return SoftTokens(vectors.view(len(notes), most, self.width) * (self.rms * self.gain) * mask[..., None], mask)
 
     def _placed(self, records: Sequence[Record]) -> Float[Tensor, "records from"]:
@@ -135,7 +150,7 @@ class Notes:
     def __init__(self, bridge: BridgeConfig, sender: Sender, receiver: Receiver) -> None:
         self.bridge, self.sender, self.receiver = bridge, sender, receiver
         self._read: dict[str, tuple[Record, ...]] = {}
-        self._lengths: dict[str, int] = {}
+        self._starts: dict[str, list[int] | None] = {}
 
     def of(self, row: Example) -> tuple[Record, ...]:
         """Raises ``DataError`` where the row has no note."""
@@ -148,17 +163,29 @@ class Notes:
         return self._read[row.note]
 
     def length(self, row: Example) -> int:
-        if row.sender_prompt not in self._lengths:
-            self._lengths[row.sender_prompt] = message_length(self.bridge, self.sender, row.sender_prompt)
-        return self._lengths[row.sender_prompt]
+        """How many soft tokens the bridge makes of the row's text."""
+        starts = self._soft_token_starts(row.sender_prompt)
+        return self.bridge.fixed_soft_tokens or 0 if starts is None else len(starts)
+
+    def shares(self, row: Example) -> tuple[int, ...]:
+        """How many of them each record of the row's note gets."""
+        records, starts = len(self.of(row)), self._soft_token_starts(row.sender_prompt)
+        found = None if starts is None else sentence_shares(row.sender_prompt, starts, records)
+        return found or even_shares(self.length(row), records)
+
+    def _soft_token_starts(self, text: str) -> list[int] | None:
+        if text not in self._starts:
+            self._starts[text] = soft_token_starts(self.bridge, self.sender, text)
+        return self._starts[text]
 
     def packed(self, packing: Packing, rows: Sequence[Example]) -> SoftTokens:
         """What the packing makes of the rows' notes."""
-        return packing([self.of(row) for row in rows], [self.length(row) for row in rows])
+        return packing([self.of(row) for row in rows], [self.shares(row) for row in rows])
 
     def sizes(self, rows: Sequence[Example]) -> set[int]:
         """All numbers of soft tokens that records of these rows get."""
-        return {size for row in rows[:MOST_COUNTED_ROWS] for size in shares(self.length(row), len(self.of(row))) if size}
+        # rows stand by task
+        return {size for row in rows[:: max(1, len(rows) // MOST_COUNTED_ROWS)] for size in self.shares(row) if size}
 
 
 def save_packing(packing: Packing, folder: Path) -> None:

@@ -19,7 +19,17 @@ from latentwire.errors import ArtefactError, DataError
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
 from latentwire.training.alignment import Alignment
-from latentwire.training.packing import MOST_PIECES, MOST_WORDS, Notes, Packing, load_packing, read_note, save_packing, shares
+from latentwire.training.packing import (
+    MOST_PIECES,
+    MOST_WORDS,
+    Notes,
+    Packing,
+    even_shares,
+    load_packing,
+    read_note,
+    save_packing,
+    sentence_shares,
+)
 
 CONFIG = Path(__file__).parents[2] / "configs/records.yaml"
 SMALL = {
@@ -64,10 +74,32 @@ def test_a_note_is_read_by_record_word_and_token(receiver: Receiver) -> None:
 
 @given(st.integers(0, 60), st.integers(1, 9))
 def test_records_share_all_soft_tokens_almost_evenly(soft_tokens: int, count: int) -> None:
-    found = shares(soft_tokens, count)
+    found = even_shares(soft_tokens, count)
     assert sum(found) == soft_tokens
     assert len(found) == count
     assert max(found) - min(found) <= 1
+
+
+def test_each_record_gets_the_soft_tokens_that_begin_in_its_sentence() -> None:
+    text = "Anna has 3.5 hats. In Oslo, Bo has 2 cups!"
+    assert sentence_shares(text, [0, 8, 16, 18, 30, 41], records=2) == (3, 3)
+    assert sentence_shares(text, [0, 8], records=2) == (2, 0)
+    # where they do not match, all get like shares
+    assert sentence_shares(text, [0, 8, 16], records=3) is None
+    assert sentence_shares("no end", [0, 3], records=1) is None
+
+
+def test_the_shares_of_a_row_follow_its_sentences(sender: Sender, receiver: Receiver) -> None:
+    notes = Notes(AttentiveConfig(tokens_per_soft_token=2), sender, receiver)
+    for row in records(3):
+        ends = [0, *(place + 1 for place, letter in enumerate(row.sender_prompt) if letter == ".")]
+        encoded = sender.tokenizer(row.sender_prompt, add_special_tokens=False, return_offsets_mapping=True)
+        starts = [start for start, _ in encoded["offset_mapping"]][::2]
+        wanted = [sum(begin <= start < end for start in starts) for begin, end in zip(ends, ends[1:], strict=False)]
+        assert notes.shares(row) == tuple(wanted)
+        assert sum(notes.shares(row)) == notes.length(row)
+    # a fixed number of soft tokens stands in no sentence
+    assert Notes(PerceiverConfig(soft_tokens=8), sender, receiver).shares(records(3)[0]) == (2, 3, 3)
 
 
 @pytest.mark.parametrize("bridge", [AttentiveConfig(tokens_per_soft_token=2), PerceiverConfig(soft_tokens=8)])
@@ -92,7 +124,7 @@ def test_a_packed_note_is_as_long_as_the_message(
 def test_a_word_is_said_in_the_same_way_whoever_has_it(sender: Sender, receiver: Receiver) -> None:
     torch.manual_seed(0)
     packing = Packing(receiver, [12])
-    first, second = (packing([read_note(text, receiver)], [12]).vectors[0] for text in ("Anna Oslo 11 hats", "Anna Oslo 12 hats"))
+    first, second = (packing([read_note(text, receiver)], [[12]]).vectors[0] for text in ("Anna Oslo 11 hats", "Anna Oslo 12 hats"))
     alike = torch.cosine_similarity(first, second, dim=-1)
     assert alike.min() < 0.9  # the count says something
     assert (alike > 0.9).sum() >= 10  # and next to nothing elsewhere
@@ -102,7 +134,7 @@ def test_records_of_a_length_that_was_never_learned_take_the_nearest(receiver: R
     packing = Packing(receiver, [4, 5])
     note = read_note("Anna Oslo 11 hats", receiver)
     for count in (1, 3, 9):
-        soft = packing([note], [count])
+        soft = packing([note], [[count]])
         assert soft.tokens_per_row.tolist() == [count]
         assert soft.vectors.isfinite().all()
 
@@ -151,7 +183,7 @@ def test_a_saved_packing_comes_back_and_a_broken_one_is_refused(receiver: Receiv
     save_packing(packing, tmp_path)
     again = load_packing(tmp_path, receiver)
     note = read_note("Anna Oslo 11 hats", receiver)
-    assert torch.equal(packing([note], [3]).vectors, again([note], [3]).vectors)
+    assert torch.equal(packing([note], [[3]]).vectors, again([note], [[3]]).vectors)
     assert not any(parameter.requires_grad for parameter in again.parameters())
     file = tmp_path / "packing.safetensors"
     file.write_bytes(file.read_bytes()[:-9])
