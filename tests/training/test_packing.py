@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_the_shares_of_a_row_follow_its_sentences(sender: Sender, receiver: Rece
         ends = [0, *(place + 1 for place, letter in enumerate(row.sender_prompt) if letter == ".")]
         encoded = sender.tokenizer(row.sender_prompt, add_special_tokens=False, return_offsets_mapping=True)
         starts = [start for start, _ in encoded["offset_mapping"]][::2]
-        wanted = [sum(begin <= start < end for start in starts) for begin, end in zip(ends, ends[1:], strict=False)]
+        wanted = [sum(begin <= start < end for start in starts) for begin, end in pairwise(ends)]
         assert notes.shares(row) == tuple(wanted)
         assert sum(notes.shares(row)) == notes.length(row)
     # a fixed number of soft tokens stands in no sentence
