@@ -262,7 +262,8 @@ class RunConfig(PromptSettings):
 
 def _left_alone(settings: Schema, *names: str) -> set[str]:
     """Those of the named settings that are at their defaults."""
-    return {name for name in names if getattr(settings, name) == type(settings).model_fields[name].default}
+    fields = type(settings).model_fields
+    return {name for name in names if name in fields and getattr(settings, name) == fields[name].default}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -319,7 +320,7 @@ def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, w
             "give them, for example --set sender.layer=[0,1,2], or take bridge.name=pooled"
         )
     # what came later and is left alone changes nothing, so runs from before there was a choice keep their identity
-    unused = {"gain"} if bridge.gain == type(bridge).model_fields["gain"].default else set()
+    unused = _left_alone(bridge, "gain", "apart")
     return config.model_copy(update={"bridge": bridge.model_dump(exclude=unused)})
 
 

@@ -3,7 +3,8 @@
 R states are laid side by side and pass a two-layer MLP. Fixed slots lose exact spans; contiguous pooling keeps them
 (ARC-Encoder, Pilchen et al. 2025, pools in the same way inside its encoder). Each soft token also sees the group before its
 own, and may see the group behind it: a word that is one token for the sender and two for the receiver can so be spelled over two
-places.
+places. With ``apart`` the first layer reads each token for itself: what a soft token says is a sum over tokens, so that tokens that
+never stood beside each other in training are said as well as those that did.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class PooledConfig(BridgeConfig):
     hidden_size: int = Field(384, ge=8)
     look_back: int = Field(1, ge=0, le=8, description="groups before its own that a soft token also sees")
     look_ahead: int = Field(0, ge=0, le=8, description="groups behind its own that a soft token also sees")
+    apart: bool = Field(False, description="each token is read for itself; a soft token is the sum, so pairs never seen arrive too")
 
     @property
     def sender_tokens_per_soft_token(self) -> int:
@@ -44,29 +46,35 @@ class PooledConfig(BridgeConfig):
 
 
 class PooledBridge(Bridge):
-    """A two-layer MLP over groups of R neighbouring states."""
+    """A two-layer MLP over groups of R neighbouring states, or a sum of such over its tokens."""
 
     config: PooledConfig
 
     def __init__(self, config: PooledConfig, ends: BridgeEnds) -> None:
         super().__init__(config, ends)
         self.norm_in = nn.LayerNorm(ends.sender_width)
+        seen = config.tokens_per_soft_token * (1 + config.look_back + config.look_ahead)
+        together, apart = (1, seen) if config.apart else (seen, 1)
         self.mlp = nn.Sequential(
-            nn.Linear(
-                ends.sender_width * config.tokens_per_soft_token * (1 + config.look_back + config.look_ahead), config.hidden_size
-            ),
+            nn.Linear(ends.sender_width * together, config.hidden_size),
             nn.GELU(),
-            nn.Linear(config.hidden_size, ends.receiver_width),
+            nn.Linear(config.hidden_size * apart, ends.receiver_width),
         )
 
     def vectors(
         self, states: Float[Tensor, "B S D_s"], mask: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B K D_r"], Bool[Tensor, "B K"]]:
         groups, group_mask = grouped(self.norm_in(states), mask, self.config.tokens_per_soft_token)
+        if self.config.apart:
+            return self.mlp[2](self._seen(self.mlp[:2](groups) * group_mask[..., None, None])), group_mask
+        return self.mlp(self._seen(groups)), group_mask
+
+    def _seen(self, groups: Float[Tensor, "B K R D"]) -> Float[Tensor, "B K D_seen"]:
+        """Each group with those before and behind it."""
         own = groups.flatten(2)
         earlier = [F.pad(own, (0, 0, back, 0))[:, : own.shape[1]] for back in range(1, self.config.look_back + 1)]
         later = [F.pad(own, (0, 0, 0, ahead))[:, ahead:] for ahead in range(1, self.config.look_ahead + 1)]
-        return self.mlp(torch.cat([own, *earlier, *later], dim=-1)), group_mask
+        return torch.cat([own, *earlier, *later], dim=-1)
 
 
 def grouped(

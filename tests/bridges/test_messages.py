@@ -42,6 +42,21 @@ def test_linear_group_is_the_mean_of_its_real_states() -> None:
     torch.testing.assert_close(vectors[0, 1], whole[0, 4])
 
 
+def test_tokens_read_apart_add_up_whatever_stands_beside_them() -> None:
+    settings = {"name": "pooled", "tokens_per_soft_token": 2, "hidden_size": 16, "look_back": 1, "look_ahead": 1}
+    read = batch((6,))
+    other, beside = read.states.clone(), read.states.clone()
+    other[0, 2], beside[0, 3] = torch.randn(2, other.shape[-1], generator=torch.Generator().manual_seed(1))
+    both = other.clone()
+    both[0, 3] = beside[0, 3]
+    for apart in (True, False):
+        bridge = bridge_config({**settings, "apart": apart}).build(ENDS)
+        plain, first, second, together = (bridge.vectors(states, read.mask)[0][0] for states in (read.states, other, beside, both))
+        # what a new token changes does not depend on the token beside it: a pair never seen is said like any other
+        assert torch.allclose(together - second, first - plain, atol=1e-5) is apart
+        assert not torch.allclose(first, plain, atol=1e-3)
+
+
 @pytest.mark.parametrize("soft_tokens", [8, 64])
 def test_default_perceiver_for_the_paper_pair_stays_small(soft_tokens: int) -> None:
     ends = BridgeEnds(sender_width=4096, receiver_width=4096, receiver_rms=0.01)
@@ -56,6 +71,7 @@ def test_default_perceiver_for_the_paper_pair_stays_small(soft_tokens: int) -> N
         {"name": "perceiver", "depth": 0},
         {"name": "pooled", "tokens_per_soft_token": 0},
         {"name": "pooled", "hidden_size": 1},
+        {"name": "pooled", "apart": "some"},
         {"name": "linear", "tokens_per_soft_token": 1000},
     ],
     ids=str,
