@@ -108,6 +108,9 @@ class TrainingCase(TypedDict):
     rows_per_second: float
     baseline: Spread
     baseline_rows_per_second: float
+    #: of one step of each on the first batch
+    flops: int
+    baseline_flops: int
     #: cosine and relative distance of the two procedures' bridge gradients on the first batch
     gradient_cosine: float
     gradient_distance: float

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from latentwire.benchmarks.bench_file import LatencyCase, MethodTimes, Ratio, timed_ratio
 from latentwire.benchmarks.floor import Floor, prepare_floor
 from latentwire.benchmarks.pair import METHODS, NOTE_TOKENS, BenchPair
 from latentwire.benchmarks.stages import measure_stages
-from latentwire.benchmarks.timing import Candidate, Times, measure
+from latentwire.benchmarks.timing import Candidate, Times, count_flops, measure
 from latentwire.data.task import Example
 from latentwire.methods.base import Method
 
@@ -71,7 +70,7 @@ def measure_latency(
         methods=[
             *(_method_times(pair, name, method, times, first) for name, method in built.items()),
             MethodTimes(
-                method="floor", times=times.spread("floor"), message_tokens=None, message_bytes=None, flops=_flops(floor(0))
+                method="floor", times=times.spread("floor"), message_tokens=None, message_bytes=None, flops=count_flops(floor(0))
             ),
         ],
         bridge_module=times.spread("bridge_module"),
@@ -116,15 +115,8 @@ def _method_times(pair: BenchPair, name: str, method: Method, times: Times, rows
         times=times.spread(name),
         message_tokens=round(statistics.fmean(answer.message_tokens for answer in answers), 2),
         message_bytes=round(statistics.fmean(answer.message_bytes for answer in answers), 2),
-        flops=_flops(lambda: pair.predict(method, rows)),
+        flops=count_flops(lambda: pair.predict(method, rows)),
     )
-
-
-def _flops(run: Callable[[], object]) -> int:
-    """Multiplications and additions of matrix products and attention, counted by torch."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops())
 
 
 def _mean_tokens(counts: Sequence[int]) -> float:

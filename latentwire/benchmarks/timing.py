@@ -16,6 +16,7 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 LEAST_REPETITIONS = 30
 _RESAMPLES = 2000
@@ -163,3 +164,10 @@ def loglog_slope(sizes: Sequence[int], times: Sequence[float]) -> float:
     """Least-squares slope of log time over log size: 1 where twice the size costs twice the time."""
     slope, _ = np.polyfit(np.log(np.asarray(sizes, float)), np.log(np.asarray(times, float)), 1)
     return float(slope)
+
+
+def count_flops(run: Callable[[], object]) -> int:
+    """Multiplications and additions of matrix products and attention, counted by torch."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())

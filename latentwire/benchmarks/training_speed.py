@@ -21,7 +21,7 @@ from torch import Tensor
 
 from latentwire.benchmarks.bench_file import Ratio, TrainingCase, ratio_row
 from latentwire.benchmarks.pair import BenchPair
-from latentwire.benchmarks.timing import measure
+from latentwire.benchmarks.timing import count_flops, measure
 from latentwire.bridges.base import Bridge
 from latentwire.config import FirstStage, RunConfig, Terms
 from latentwire.data.task import Example
@@ -156,6 +156,7 @@ def measure_training(
         def paper(turn: int) -> object:
             return baseline([trainer.bundles[index][0] for index in trainer.order.batch(turn, batch_size)])
 
+        flops, baseline_flops = count_flops(lambda: ours(0)), count_flops(lambda: paper(0))
         times = measure({"step": ours, "paper": paper}, device=pair.device, repetitions=repetitions, warmup=2, advance=advance)
         baseline.close()
     gain = times.ratio("paper", "step")
@@ -171,6 +172,8 @@ def measure_training(
         rows_per_second=round(1000 * batch_size / spreads["step"]["median_ms"], 2),
         baseline=spreads["paper"],
         baseline_rows_per_second=round(1000 * batch_size / spreads["paper"]["median_ms"], 2),
+        flops=flops,
+        baseline_flops=baseline_flops,
         gradient_cosine=cosine,
         gradient_distance=distance,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from latentwire.benchmarks.bench_file import Bench, LatencyCase, Ratio
+from latentwire.benchmarks.bench_file import Bench, LatencyCase, Ratio, TrainingCase
 from latentwire.files import replacing
 
 #: method → label and colour; a palette that survives colour blindness (Okabe & Ito 2008)
@@ -24,6 +24,7 @@ def bench_tables(bench: Bench) -> list[Table]:
     """What was measured, part by part; the ratios first."""
     tables = [ratio_table(bench)]
     tables += [latency_table(case) for case in bench["latency"]]
+    tables += [training_table(case) for case in bench["training"]]
     if bench["scale"]:
         tables.append(scale_table(bench))
     return tables
@@ -84,6 +85,20 @@ def latency_table(case: LatencyCase) -> Table:
             message,
             "" if row["flops"] is None else f"{row['flops'] / 1e9:.2f}",
         )
+    return table
+
+
+def training_table(case: TrainingCase) -> Table:
+    """One step of the trainer and of the paper's procedure, and what each has to compute."""
+    title = f"training step: {case['batch_size']} rows of {case['task']}, contexts of {case['sender_tokens']:.0f} sender tokens"
+    table = Table(title=title, title_justify="left")
+    for column in ("procedure", "median ms", "rows per second", "GFLOP"):
+        table.add_column(column, justify="left" if column == "procedure" else "right")
+    for name, times, rows_per_second, flops in (
+        ("trainer, states cached", case["step"], case["rows_per_second"], case["flops"]),
+        ("the paper's", case["baseline"], case["baseline_rows_per_second"], case["baseline_flops"]),
+    ):
+        table.add_row(name, f"{times['median_ms']:.2f}", f"{rows_per_second:.1f}", f"{flops / 1e9:.2f}")
     return table
 
 

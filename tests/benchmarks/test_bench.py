@@ -40,8 +40,10 @@ def test_the_command_writes_a_file_a_figure_and_prints_the_same(
 
 
 def test_tables_show_ratios_and_stages(sized_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", str(sized_folder), *QUICK, "--out", str(tmp_path)]) == 0
+    chosen = ["--benchmark", "latency", "--benchmark", "training"]
+    assert main(["bench", str(sized_folder), *QUICK, *chosen, "--out", str(tmp_path)]) == 0
     output = capsys.readouterr().out
+    assert "training step: 16 rows of" in output
     assert "bridge / floor" in output
     assert "notes of 32 tokens" in output
     assert "decode" not in output.split("stages, ms:")[1].split("=")[0]  # options are scored

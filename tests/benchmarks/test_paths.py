@@ -121,6 +121,8 @@ def test_the_papers_procedure_gives_the_same_gradients(kind: str, request: pytes
 def test_training_leaves_the_pair_frozen_and_its_bridge_alone(writing: BenchPair) -> None:
     before = {name: tensor.clone() for name, tensor in writing.bridge.state_dict().items()}
     case, _ = measure_training(writing, repetitions=2, batch_size=4)
+    # the paper's step reads the sender and makes gradients of the receiver's weights
+    assert 0 < 1.2 * case["flops"] < case["baseline_flops"]
     assert case["gradient_cosine"] > 0.99999
     assert not any(weight.requires_grad for weight in writing.parts.receiver.model.parameters())
     assert all(torch.equal(before[name], tensor) for name, tensor in writing.bridge.state_dict().items())
