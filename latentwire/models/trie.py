@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 #: nodes of a trie that one pass reads
-PIECE_NODES = 160
+PIECE_NODES = 330
 #: attention biases that a trie keeps
 _BIASES_KEPT = 8
 
