@@ -113,5 +113,5 @@ class Pointers(nn.Module):
         asked, offered = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.ask(queries), self.offer(read)))
         words = self.read(near)[:, None].expand(-1, self.heads, -1, -1)
         found = F.scaled_dot_product_attention(asked, offered, words, attn_mask=mask[:, None, None]).transpose(1, 2)
-        said: Tensor = self.say((found.flatten(2)) * (1 + self.gate(queries)))
+        said: Tensor = self.say(found.flatten(2) * (1 + self.gate(queries)))
         return said

@@ -3,8 +3,8 @@
 R states are laid side by side and pass a two-layer MLP. Fixed slots lose exact spans; contiguous pooling keeps them
 (ARC-Encoder, Pilchen et al. 2025, pools in the same way inside its encoder). Each soft token also sees the group before its
 own, and may see the group behind it: a word that is one token for the sender and two for the receiver can so be spelled over two
-places. With ``apart`` the first layer reads each token for itself: what a soft token says is a sum over tokens, so that tokens that
-never stood beside each other in training are said as well as those that did.
+places. With ``apart`` the first layer reads each token for itself: what a soft token says is a sum over tokens, and what a token adds
+does not depend on those beside it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PooledConfig(BridgeConfig):
     hidden_size: int = Field(384, ge=8)
     look_back: int = Field(1, ge=0, le=8, description="groups before its own that a soft token also sees")
     look_ahead: int = Field(0, ge=0, le=8, description="groups behind its own that a soft token also sees")
-    apart: bool = Field(False, description="each token is read for itself; a soft token is the sum, so pairs never seen arrive too")
+    apart: bool = Field(False, description="each token is read for itself; a soft token is the sum")
 
     @property
     def sender_tokens_per_soft_token(self) -> int:

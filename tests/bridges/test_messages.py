@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from latentwire.bridges import BRIDGES, bridge_config
+from latentwire.bridges.attentive import Pointers
 from latentwire.bridges.base import BridgeEnds
 from latentwire.bridges.card import bridge_card
 from latentwire.errors import ConfigError
@@ -55,6 +56,19 @@ def test_tokens_read_apart_add_up_whatever_stands_beside_them() -> None:
         # what a new token changes does not depend on the token beside it: a pair never seen is said like any other
         assert torch.allclose(together - second, first - plain, atol=1e-5) is apart
         assert not torch.allclose(first, plain, atol=1e-3)
+
+
+def test_each_soft_token_says_what_it_points_at_in_its_own_way() -> None:
+    torch.manual_seed(0)
+    pointers = Pointers(2, ENDS, 12)
+    # with one token there is only one to point at
+    queries, read, states = torch.randn(1, 3, 12), torch.randn(1, 1, 12), torch.randn(1, 1, ENDS.sender_width)
+    said = pointers(queries, read, states, torch.ones(1, 1, dtype=torch.bool))[0]
+    assert min((said[0] - said[1]).abs().max(), (said[1] - said[2]).abs().max()) > 1e-3
+    for parameter in pointers.gate.parameters():
+        torch.nn.init.zeros_(parameter)
+    said = pointers(queries, read, states, torch.ones(1, 1, dtype=torch.bool))[0]
+    torch.testing.assert_close(said, said[:1].expand(3, -1))
 
 
 @pytest.mark.parametrize("soft_tokens", [8, 64])
