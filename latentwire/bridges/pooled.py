@@ -3,8 +3,8 @@
 R states are laid side by side and pass a two-layer MLP. Fixed slots lose exact spans; contiguous pooling keeps them
 (ARC-Encoder, Pilchen et al. 2025, pools in the same way inside its encoder). Each soft token also sees the group before its
 own, and may see the group behind it: a word that is one token for the sender and two for the receiver can so be spelled over two
-places. With ``apart`` the first layer reads each token for itself: what a soft token says is a sum over tokens, and what a token adds
-does not depend on those beside it.
+places. With ``apart`` the first layer reads each token for itself: what a soft token says is a sum over tokens, and what a token
+adds does not depend on those beside it.
 """
 
 from __future__ import annotations
