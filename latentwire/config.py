@@ -21,6 +21,8 @@ from latentwire.schema import Schema, validated
 STAGE_ONE = "stage1"
 #: the folder of a packing
 PACKING = "packing"
+#: what of a bridge a packing depends on: how many soft tokens it sends, and how large they are at first
+DECIDES_PACKING = ("name", "tokens_per_soft_token", "soft_tokens", "gain")
 
 
 class ModelSettings(Schema):
@@ -222,10 +224,10 @@ class RunConfig(PromptSettings):
 
     @property
     def packing_run(self) -> RunConfig:
-        """The run that learns the packing: beside stage one, on the config's tasks."""
+        """The run that learns the packing: beside stage one, on the config's tasks, whatever is inside the bridge."""
         return self.model_copy(
             update={
-                "bridge": {**self.bridge, "init": None},
+                "bridge": {key: value for key, value in self.bridge.items() if key in DECIDES_PACKING},
                 "training": self.packing,
                 "output_dir": str(self.stage_one.folder.parent / PACKING),
             }

@@ -8,6 +8,7 @@ receiver. Being linear in the tokens, a packing says a word that it never saw by
 
 A note is one record, or several with semicolons between them. Each gets the soft tokens that begin in its own sentence of the
 text, so that a bridge sees from near by what a soft token is to say; where sentences and records do not match, all get like shares.
+Of more soft tokens than a record's note has use for, those behind stay empty.
 
 Shapes: B rows, K soft tokens, S soft tokens of one record, D_r receiver width.
 """
@@ -42,6 +43,8 @@ SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 MOST_WORDS, MOST_PIECES = 6, 4
 PLACES = MOST_WORDS * MOST_PIECES
 MOST_COUNTED_ROWS = 3000
+#: soft tokens in which a record is said: about the tokens of its note
+MOST_SAID = 8
 
 #: (place, receiver token) of all words of a record
 Record = tuple[tuple[int, int], ...]
@@ -183,9 +186,10 @@ class Notes:
         return packing([self.of(row) for row in rows], [self.shares(row) for row in rows])
 
     def sizes(self, rows: Sequence[Example]) -> set[int]:
-        """All numbers of soft tokens that records of these rows get."""
+        """All numbers of soft tokens, up to ``MOST_SAID``, that records of these rows get."""
         # rows stand by task
-        return {size for row in rows[:: max(1, len(rows) // MOST_COUNTED_ROWS)] for size in self.shares(row) if size}
+        counted = rows[:: max(1, len(rows) // MOST_COUNTED_ROWS)]
+        return {min(size, MOST_SAID) for row in counted for size in self.shares(row) if size}
 
 
 def save_packing(packing: Packing, folder: Path) -> None:

@@ -22,6 +22,7 @@ from latentwire.models.sender import Sender, load_sender
 from latentwire.training.alignment import Alignment
 from latentwire.training.packing import (
     MOST_PIECES,
+    MOST_SAID,
     MOST_WORDS,
     Notes,
     Packing,
@@ -138,6 +139,28 @@ def test_records_of_a_length_that_was_never_learned_take_the_nearest(receiver: R
         soft = packing([note], [[count]])
         assert soft.tokens_per_row.tolist() == [count]
         assert soft.vectors.isfinite().all()
+
+
+def test_of_many_soft_tokens_those_behind_stay_empty(sender: Sender, receiver: Receiver) -> None:
+    rows = records(1)
+    notes = Notes(AttentiveConfig(tokens_per_soft_token=1), sender, receiver)
+    packing = Packing(receiver, notes.sizes(rows))
+    assert list(packing.maps) == [str(MOST_SAID)]
+    soft = notes.packed(packing, rows)
+    assert soft.tokens_per_row.tolist() == [notes.length(row) for row in rows]
+    assert (soft.vectors[:, :MOST_SAID].abs().sum(-1) > 0).all()
+    assert soft.vectors[:, MOST_SAID:].abs().sum() == 0
+
+
+def test_what_is_inside_a_bridge_makes_no_other_packing() -> None:
+    def identity(more: str = "") -> str:
+        bridge = f"bridge={{name: attentive, {more}}}"
+        return load_config(
+            "configs/nano.yaml", [bridge, "training.align_to=packing", "training.terms.align=1"]
+        ).packing_run.identity
+
+    assert identity("pointers: 4") == identity("pointers: 8, hidden_size: 96") == identity()
+    assert identity("tokens_per_soft_token: 4") != identity() != identity("gain: 2")
 
 
 def test_gradients_reach_the_maps_and_the_gain(sender: Sender, receiver: Receiver) -> None:
