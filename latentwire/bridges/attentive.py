@@ -96,7 +96,7 @@ class Pointers(nn.Module):
         super().__init__()
         self.heads = heads
         self.ask, self.offer = nn.Linear(size, heads * POINTER_SIZE), nn.Linear(size, heads * POINTER_SIZE)
-        self.read = nn.Sequential(nn.Linear(3 * ends.sender_width, 2 * size), nn.GELU())
+        self.read = nn.Sequential(nn.Linear(3 * ends.sender_width, 4 * size), nn.GELU(), nn.Linear(4 * size, 2 * size))
         self.gate = nn.Linear(size, heads * 2 * size)
         self.say = nn.Linear(heads * 2 * size, ends.receiver_width)
 
