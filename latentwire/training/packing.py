@@ -8,7 +8,7 @@ receiver. Being linear in the tokens, a packing says a word that it never saw by
 
 A note is one record, or several with semicolons between them. Each gets the soft tokens that begin in its own sentence of the
 text, so that a bridge sees from near by what a soft token is to say; where sentences and records do not match, all get like shares.
-Of more soft tokens than a record's note has use for, those behind stay empty.
+Of more soft tokens than a record's note has use for, those behind all say the same.
 
 Shapes: B rows, K soft tokens, S soft tokens of one record, D_r receiver width.
 """
@@ -91,7 +91,7 @@ def sentence_shares(text: str, starts: Sequence[int], records: int) -> tuple[int
 
 
 class Packing(nn.Module):
-    """One matrix [places · D_r, S · D_r] for records of S soft tokens, for each S of ``sizes``.
+    """One matrix [places · D_r, S · D_r] for records of S soft tokens, for each S of ``sizes``, and a vector that says nothing.
 
     Args:
         gain: scale of soft tokens at first, in units of that of the receiver's embeddings.
@@ -102,6 +102,8 @@ class Packing(nn.Module):
         self.width, self.rms = receiver.width, receiver.embedding_rms
         self.table = receiver.embed.weight.detach().float()
         self.gain = nn.Parameter(torch.tensor(gain, device=receiver.device))
+        #: a bridge's soft tokens all have the same length, so nothing cannot be said by a vector of zeros
+        self.nothing = nn.Parameter(torch.zeros(self.width, device=receiver.device))
         self.maps = nn.ParameterDict({str(size): self._first_map(size).to(receiver.device) for size in sorted(set(sizes))})
 
     def _first_map(self, size: int) -> Float[Tensor, "from to"]:
@@ -132,8 +134,9 @@ class Packing(nn.Module):
             known = min(self.maps, key=lambda other: (abs(int(other) - size), other))
             said = (self._placed([record for _, _, record in found]) @ self.maps[known]).unflatten(1, (int(known), self.width))
             kept = min(size, int(known))
-            where = torch.tensor([[row * most + at + number for number in range(kept)] for row, at, _ in found], device=device)
-            vectors = vectors.index_put((where,), said[:, :kept])
+            where = torch.tensor([[row * most + at + number for number in range(size)] for row, at, _ in found], device=device)
+            nothing = self.nothing.expand(len(found), size - kept, -1)
+            vectors = vectors.index_put((where,), torch.cat([said[:, :kept], nothing], dim=1))
         vectors = vectors * torch.rsqrt(vectors.pow(2).mean(-1, keepdim=True) + 1e-6)
         mask = torch.arange(most, device=device)[None] < torch.tensor(lengths, device=device)[:, None]
         return SoftTokens(vectors.view(len(notes), most, self.width) * (self.rms * self.gain) * mask[..., None], mask)
@@ -211,7 +214,7 @@ def load_packing(folder: Path, receiver: Receiver) -> Packing:
         )
     try:
         tensors = load_file(path)
-        packing = Packing(receiver, [int(name.removeprefix("maps.")) for name in tensors if name != "gain"])
+        packing = Packing(receiver, [int(name.removeprefix("maps.")) for name in tensors if name.startswith("maps.")])
         packing.load_state_dict(tensors)
     except (SafetensorError, ValueError, RuntimeError):
         raise ArtefactError(f"packing {str(path)!r} is cut, corrupt or of another receiver; remove it and learn it again") from None

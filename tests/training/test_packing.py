@@ -141,15 +141,19 @@ def test_records_of_a_length_that_was_never_learned_take_the_nearest(receiver: R
         assert soft.vectors.isfinite().all()
 
 
-def test_of_many_soft_tokens_those_behind_stay_empty(sender: Sender, receiver: Receiver) -> None:
+def test_of_many_soft_tokens_those_behind_all_say_the_same(sender: Sender, receiver: Receiver) -> None:
     rows = records(1)
     notes = Notes(AttentiveConfig(tokens_per_soft_token=1), sender, receiver)
     packing = Packing(receiver, notes.sizes(rows))
     assert list(packing.maps) == [str(MOST_SAID)]
+    torch.nn.init.normal_(packing.nothing)
     soft = notes.packed(packing, rows)
     assert soft.tokens_per_row.tolist() == [notes.length(row) for row in rows]
-    assert (soft.vectors[:, :MOST_SAID].abs().sum(-1) > 0).all()
-    assert soft.vectors[:, MOST_SAID:].abs().sum() == 0
+    behind = soft.vectors[:, MOST_SAID:][soft.mask[:, MOST_SAID:]]
+    assert len(behind) > len(rows)
+    torch.testing.assert_close(behind, behind[:1].expand_as(behind))
+    torch.testing.assert_close(behind[0].pow(2).mean().sqrt(), torch.tensor(receiver.embedding_rms), rtol=0.01, atol=0)
+    assert (soft.vectors[:, :MOST_SAID] - behind[0]).abs().amax(-1).min() > 0.01
 
 
 def test_what_is_inside_a_bridge_makes_no_other_packing() -> None:
@@ -169,7 +173,9 @@ def test_gradients_reach_the_maps_and_the_gain(sender: Sender, receiver: Receive
     packing = Packing(receiver, notes.sizes(rows))
     soft = notes.packed(packing, rows)
     (soft.vectors * torch.randn(soft.vectors.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in packing.parameters())
+    # no record has soft tokens that say nothing
+    learned = [parameter for name, parameter in packing.named_parameters() if name != "nothing"]
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in learned)
 
 
 def test_a_bridge_is_drawn_to_what_the_packing_makes_of_the_notes(sender: Sender, receiver: Receiver) -> None:
