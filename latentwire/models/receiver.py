@@ -193,20 +193,8 @@ class Receiver:
     def score_options(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
         """Log-likelihood in nats of every option of every row, over prefix and trie nodes alone. Differentiable."""
         prefix = self.with_shared_start_read(prefix)
-        cut = [trie.pieces(self.width) for trie in tries]
-        if all(len(pieces) == 1 for pieces in cut):
-            return self._score_whole(prefix, tries)
-        # the pieces of large tries are read side by side, each behind the whole prefix
-        rows = [row for row, pieces in enumerate(cut) for _ in pieces]
-        found = iter(self._score_whole(prefix[rows], [piece for pieces in cut for _, piece in pieces]))
-        scores = []
-        for pieces in cut:
-            places = torch.tensor([option for options, _ in pieces for option in options], device=self.device)
-            scores.append(torch.cat([next(found) for _ in pieces])[places.argsort()])
-        return scores
-
-    def _score_whole(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
-        """As ``score_options``, every trie in one pass."""
+        if any(len(trie.pieces) > 1 for trie in tries):
+            return self._score_in_pieces(prefix, tries)
         lengths = [length + len(trie.tokens) for length, trie in zip(prefix.lengths, tries, strict=True)]
         scores: list[Tensor] = [prefix.embeddings] * len(tries)
         for part in parts(lengths, self.device):
@@ -218,6 +206,16 @@ class Receiver:
                 continue
             for row, trie, own in zip(part, asked, logits, strict=True):
                 scores[row] = trie.option_scores(own, own.logsumexp(-1))
+        return scores
+
+    def _score_in_pieces(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
+        """As ``score_options``: the pieces of large tries are read side by side, each behind the whole prefix."""
+        rows = [row for row, trie in enumerate(tries) for _ in trie.pieces]
+        found = iter(self.score_options(prefix[rows], [piece for trie in tries for _, piece in trie.pieces]))
+        scores = []
+        for trie in tries:
+            places = torch.tensor([option for options, _ in trie.pieces for option in options], device=self.device)
+            scores.append(torch.cat([next(found) for _ in trie.pieces])[places.argsort()])
         return scores
 
     @torch.no_grad()

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-#: nodes of a trie that one pass reads, however narrow the model
-LEAST_PIECE_NODES = 160
+#: nodes of a trie that one pass reads
+PIECE_NODES = 330
 #: attention biases that a trie keeps
 _BIASES_KEPT = 8
 
@@ -80,22 +80,13 @@ class OptionTrie:
     def _biases(self) -> dict[tuple[int, torch.dtype, torch.device], Tensor]:
         return {}
 
-    def pieces(self, width: int) -> tuple[tuple[tuple[int, ...], OptionTrie], ...]:
-        """The trie cut into tries of about ``width`` nodes at most and the options of each; itself where it is no larger.
-
-        Attention costs the square of what one pass reads, all else of a pass its weights and its length: several short passes over
-        a prefix are cheaper than one of more positions than the model is wide, and dearer than one of fewer.
-        """
-        if width not in self._pieces:
-            self._pieces[width] = self._cut(max(width, LEAST_PIECE_NODES))
-        return self._pieces[width]
-
     @cached_property
-    def _pieces(self) -> dict[int, tuple[tuple[tuple[int, ...], OptionTrie], ...]]:
-        return {}
+    def pieces(self) -> tuple[tuple[tuple[int, ...], OptionTrie], ...]:
+        """The trie cut into tries of at most about ``PIECE_NODES`` nodes and the options of each; itself where it is no larger.
 
-    def _cut(self, most_nodes: int) -> tuple[tuple[tuple[int, ...], OptionTrie], ...]:
-        count = -(-len(self.tokens) // most_nodes)
+        Attention costs the square of what one pass reads, so several short passes over a prefix are cheaper than one long one.
+        """
+        count = -(-len(self.tokens) // PIECE_NODES)
         if count <= 1:
             return ((tuple(range(len(self.paths))), self),)
         # options that begin alike stay together

@@ -62,13 +62,12 @@ def test_large_tries_are_read_in_pieces_to_the_same_scores_and_gradients(
     prompts = [Prompt("", "\nWhat?\nAnswer:"), Prompt("A longer prompt than the other.", "\nWhat?\nAnswer:")]
     found = []
     for nodes in (10_000, 8):
-        monkeypatch.setattr("latentwire.models.trie.LEAST_PIECE_NODES", nodes)
-        monkeypatch.setattr(receiver, "width", 1)
+        monkeypatch.setattr("latentwire.models.trie.PIECE_NODES", nodes)
         tries = [
             build_trie([receiver.answer_ids(prompt, option, end=False) for option in many], receiver.end_id) for prompt in prompts
         ]
         tries.append(build_trie([receiver.answer_ids(prompts[0], "yes", end=False)], receiver.end_id))
-        assert (len(tries[0].pieces(1)) > 1) == (nodes == 8)
+        assert (len(tries[0].pieces) > 1) == (nodes == 8)
         prefix = receiver.prefix([*prompts, prompts[0]])
         embeddings = prefix.embeddings.detach().requires_grad_()
         scores = receiver.score_options(Prefix(embeddings, prefix.mask), tries)
