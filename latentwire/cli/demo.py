@@ -41,8 +41,8 @@ def demo(config: str = CONFIG, rows: int = ROWS) -> None:
     sender, receiver = (results["run"]["models"][end]["name"] for end in ("sender", "receiver"))
     print(
         f"\n{sender} read each text, {receiver} saw only the question and the message. Controls (zero, shuffled, noise) destroy the"
-        "\nmessage: what is left there was not communicated. A short text is still read fastest by the receiver itself; the bridge"
-        "\nreplaces the relay. These small models are a test bench, no evidence for large ones."
+        "\nmessage: what is left there was not communicated. The receiver itself reads a short text about as fast or faster;"
+        "\nthe bridge replaces the relay. These small models are a test bench, no evidence for large ones."
     )
     print(f"\nresults: {run.folder / 'results.json'}   figure: {figure}   bridge: {run.folder / 'bridge'}")
     print('next: .venv/bin/latentwire send "Maria left 47 apples in Lisbon." --ask "How many apples?"')

@@ -146,6 +146,10 @@ def test_of_many_soft_tokens_those_behind_all_say_the_same(sender: Sender, recei
     notes = Notes(AttentiveConfig(tokens_per_soft_token=1), sender, receiver)
     packing = Packing(receiver, notes.sizes(rows))
     assert list(packing.maps) == [str(MOST_SAID)]
+    # learned from its first step on, though it begins with zeros
+    notes.packed(packing, rows).vectors.sum().backward()
+    assert packing.nothing.grad is not None
+    assert packing.nothing.grad.abs().min() > 0
     torch.nn.init.normal_(packing.nothing)
     soft = notes.packed(packing, rows)
     assert soft.tokens_per_row.tolist() == [notes.length(row) for row in rows]
