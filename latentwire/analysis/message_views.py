@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,7 +46,8 @@ def messages_of(bridge: Bridge, sender: Sender, receiver: Receiver, texts: Seque
 def stacked(messages: Sequence[SoftTokens]) -> SoftTokens:
     """Several batches of messages of equal shape as one."""
     verbatim = tuple(text for item in messages for text in item.verbatim)
-    return SoftTokens(torch.cat([item.vectors for item in messages]), torch.cat([item.mask for item in messages]), verbatim)
+    vectors, mask = torch.cat([item.vectors for item in messages]), torch.cat([item.mask for item in messages])
+    return SoftTokens(vectors, mask, verbatim, messages[0].stride)
 
 
 def sender_tokens(sender: Sender, text: str) -> list[str]:
@@ -165,6 +166,8 @@ def attention_on(receiver: Receiver, prompt: Prompt, soft: SoftTokens, answer: S
     prefix = receiver.prefix([prompt], soft)
     ids = torch.tensor([list(answer[:-1])], device=receiver.device, dtype=torch.long)
     embeddings = torch.cat([prefix.embeddings, receiver.embed(ids)], dim=1) if len(answer) > 1 else prefix.embeddings
+    written = torch.arange(1, len(answer), device=receiver.device)[None]
+    positions = torch.cat([prefix.positions, prefix.positions[:, -1:] + written], dim=1)
     first = len(receiver.prompter.prefix_ids(prompt)[0])
     message = slice(first, first + soft.vectors.shape[1])
     weights = None
@@ -172,7 +175,12 @@ def attention_on(receiver: Receiver, prompt: Prompt, soft: SoftTokens, answer: S
         if is_eager:
             mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=receiver.device)
             output = receiver.model(
-                inputs_embeds=embeddings, attention_mask=mask, use_cache=False, output_attentions=True, logits_to_keep=1
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
+                output_attentions=True,
+                logits_to_keep=1,
             )
             weights = getattr(output, "attentions", None)
     layers = [layer for layer in weights or () if layer is not None]
@@ -204,7 +212,9 @@ def _gradient_shares(receiver: Receiver, prompt: Prompt, soft: SoftTokens, answe
     """Share of each soft token in |gradient × vector| of the answer's log-likelihood."""
     with torch.enable_grad():
         vectors = soft.vectors.detach().clone().requires_grad_()
-        log_probs, _ = receiver.answer_log_probs(receiver.prefix([prompt], SoftTokens(vectors, soft.mask)), [list(answer)])
+        log_probs, _ = receiver.answer_log_probs(
+            receiver.prefix([prompt], replace(soft, vectors=vectors, verbatim=())), [list(answer)]
+        )
         (gradient,) = torch.autograd.grad(log_probs.sum(), vectors)
     weights = (gradient * vectors).sum(dim=-1)[0].abs().detach()
     return (weights / weights.sum().clamp(min=1e-12)).tolist()

@@ -31,6 +31,9 @@ class BridgeConfig(Schema):
     name: str
     init: str | None = Field(None, description="folder of a trained bridge of the same shape and pair to begin with")
     gain: float = Field(1.0, gt=0, description="scale of soft tokens at first, in units of that of the receiver's embeddings")
+    stride: int = Field(
+        1, ge=1, description="positions of the receiver that a soft token takes up; R stands words where they stand in the text"
+    )
 
     @property
     def sender_tokens_per_soft_token(self) -> int | None:
@@ -160,7 +163,7 @@ class Bridge(nn.Module):
         # the sender may be on another device
         vectors, mask = self.vectors(read.states.to(self.gain.device).float(), read.mask.to(self.gain.device))
         vectors = vectors * torch.rsqrt(vectors.pow(2).mean(-1, keepdim=True) + 1e-6)
-        return SoftTokens(vectors * (self.ends.receiver_rms * self.gain) * mask[..., None], mask)
+        return SoftTokens(vectors * (self.ends.receiver_rms * self.gain) * mask[..., None], mask, stride=self.config.stride)
 
     @property
     def num_params(self) -> int:

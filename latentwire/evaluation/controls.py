@@ -43,7 +43,7 @@ def applicable(controls: Sequence[str], rows: int) -> tuple[str, ...]:
 def build_control(name: str, examples: Sequence[Example], seed: int = 0) -> Control:
     """The control over a whole evaluation set. ``shuffled`` and ``noise`` depend on the rows, not on their batches."""
     if name == "zero":
-        return Control(name, replace_vectors=lambda soft, ids: SoftTokens(torch.zeros_like(soft.vectors), soft.mask))
+        return Control(name, replace_vectors=lambda soft, ids: replace(soft, vectors=torch.zeros_like(soft.vectors), verbatim=()))
     if name == "verbatim_only":
         return Control(name, replace_vectors=lambda soft, ids: replace(soft, vectors=torch.zeros_like(soft.vectors)))
     if name == "shuffled":
@@ -63,4 +63,4 @@ def _noise(soft: SoftTokens, ids: Sequence[str], seed: int) -> SoftTokens:
         # drawn in the row's own shape: what is drawn in another shape differs in its last values
         noise = torch.randn(own.shape, generator=generator).to(own)
         vectors[row][soft.mask[row]] = noise * (own.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True))
-    return SoftTokens(vectors, soft.mask)
+    return replace(soft, vectors=vectors, verbatim=())

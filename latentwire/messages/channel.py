@@ -9,7 +9,7 @@ Shapes: B rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latentwire.messages.precision import WireFormat, bytes_per_token, pack, straight_through, unpack, wire_format
 from latentwire.messages.settings import MessageSettings
@@ -66,7 +66,7 @@ class Channel:
         """The messages of a training step: with verbatim text, rounded as they will be when sent; gradients pass the rounding."""
         if self.settings.precision != "auto":
             soft = straight_through(soft, self.form)
-        return SoftTokens(soft.vectors, soft.mask, self._kept(texts))
+        return replace(soft, verbatim=self._kept(texts))
 
     def _kept(self, texts: Sequence[str]) -> tuple[str, ...]:
         if self.settings.verbatim == "off":
@@ -77,7 +77,7 @@ class Channel:
 
     def written(self, soft: SoftTokens, texts: Sequence[str]) -> SoftTokens:
         """The messages with the verbatim text of what the sender read."""
-        return SoftTokens(soft.vectors, soft.mask, self.verbatim(texts))
+        return replace(soft, verbatim=self.verbatim(texts))
 
     def deliver(self, soft: SoftTokens) -> Delivery:
         """Packs the messages, unpacks them at the receiver's and weighs them.
@@ -91,4 +91,4 @@ class Channel:
         if soft.verbatim:
             read = self.receiver.prompter.count_texts(soft.verbatim)
             counts = [own + text for own, text in zip(counts, read, strict=True)]
-        return Delivery(SoftTokens(arrived.vectors, arrived.mask, soft.verbatim), tuple(packed), self.form, tuple(counts))
+        return Delivery(replace(soft, vectors=arrived.vectors, mask=arrived.mask), tuple(packed), self.form, tuple(counts))

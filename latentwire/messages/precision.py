@@ -17,6 +17,7 @@ Shapes: B rows, K soft tokens, N real soft tokens of all rows, D receiver width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -117,7 +118,7 @@ def quantised(soft: SoftTokens, form: WireFormat) -> SoftTokens:
     else:
         integers, scales = _quantise(values, _LEVELS[form])
         found = _dequantise(integers, scales, _LEVELS[form])
-    return SoftTokens(found * soft.mask[..., None], soft.mask, soft.verbatim)
+    return replace(soft, vectors=found * soft.mask[..., None])
 
 
 def straight_through(soft: SoftTokens, form: WireFormat) -> SoftTokens:
@@ -125,7 +126,7 @@ def straight_through(soft: SoftTokens, form: WireFormat) -> SoftTokens:
     if form == "float32":
         return soft
     found = quantised(soft, form).vectors
-    return SoftTokens(soft.vectors + (found - soft.vectors).detach(), soft.mask, soft.verbatim)
+    return replace(soft, vectors=soft.vectors + (found - soft.vectors).detach())
 
 
 # ---------------------------------------------------------------------------------------------------------------- numbers

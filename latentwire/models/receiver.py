@@ -1,8 +1,8 @@
 """The receiver: a frozen language model that answers from a prompt in which a message stands.
 
 Layout of every pass: prefixes are padded on the left, so that all rows end at the same position, and what follows (an
-answer, the nodes of an option trie, generated tokens) is padded on the right. Positions count real tokens only, hence a
-row's result does not depend on its batch.
+answer, the nodes of an option trie, generated tokens) is padded on the right. Positions count real tokens only (a soft
+token as many as its message's stride), hence a row's result does not depend on its batch.
 
 Shapes: B rows, K soft tokens, P prefix positions, T answer tokens, N trie nodes, D_r receiver width, V vocabulary.
 """
@@ -25,10 +25,10 @@ from latentwire.models.chat import Prompter, PromptStyle
 from latentwire.models.device import loading, pick_device, pick_dtype, placed
 from latentwire.models.freezing import freeze
 from latentwire.models.past import Past, keeps_all_positions, shared_start
-from latentwire.models.soft_tokens import Prefix, SoftTokens, positions_of
+from latentwire.models.soft_tokens import Prefix, SoftTokens, positions_of, spread_positions
 from latentwire.models.source import ModelSource, explained, resolve
 from latentwire.models.tokens import encode_plain
-from latentwire.models.trie import Branches, OptionTrie, build_trie, stacked
+from latentwire.models.trie import Branches, OptionTrie, behind, build_trie
 from latentwire.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -100,28 +100,39 @@ class Receiver:
             return self._even_prefix(len(pieces), *pieces[0], soft)
         flat = torch.tensor([token for before, after in pieces for token in (*before, *after)], device=self.device)
         embedded = self.embed(flat)
-        rows, at = [], 0
+        rows, spread, at = [], [], 0
+        stride = 1 if soft is None else soft.stride
         for index, (before, after) in enumerate(pieces):
             head, tail = at + len(before), at + len(before) + len(after)
             middle = [] if soft is None else self._message(soft, index)
             rows.append(torch.cat([embedded[at:head], *middle, embedded[head:tail]]))
             at = tail
-            self._check_length(index, len(rows[-1]))
+            count = len(middle[0]) if middle else 0
+            self._check_length(index, len(rows[-1]) + count * (stride - 1))
+            if stride > 1:
+                spread.append(spread_positions(len(rows[-1]), before=len(before), count=count, stride=stride))
         length = max(len(row) for row in rows)
+        positions = torch.stack([F.pad(own, (length - len(own), 0)) for own in spread]).to(self.device) if spread else None
         if len(rows) == 1:
-            return Prefix(rows[0][None], torch.ones(1, length, dtype=torch.bool, device=self.device))
+            return Prefix(rows[0][None], torch.ones(1, length, dtype=torch.bool, device=self.device), spread=positions)
         embeddings = torch.stack([F.pad(row, (0, 0, length - len(row), 0)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         mask = torch.arange(length, device=self.device)[None, :] >= (length - lengths)[:, None]
-        return Prefix(embeddings, mask)
+        return Prefix(embeddings, mask, spread=positions)
 
     def _even_prefix(self, rows: int, before: list[int], after: list[int], soft: SoftTokens | None) -> Prefix:
         """The same prompt in all rows, around messages of one length: nothing is padded, so nothing is done row by row."""
         words = self.embed(torch.tensor([[*before, *after]], dtype=torch.long, device=self.device)).expand(rows, -1, -1)
         middle = [] if soft is None else [soft.vectors.to(self.embed.weight.dtype)]
         embeddings = torch.cat([words[:, : len(before)], *middle, words[:, len(before) :]], dim=1)
-        self._check_length(0, embeddings.shape[1])
-        return Prefix(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.device))
+        mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.device)
+        length = embeddings.shape[1]
+        count, stride = (0, 1) if soft is None else (soft.vectors.shape[1], soft.stride)
+        self._check_length(0, length + count * (stride - 1))
+        if stride == 1:
+            return Prefix(embeddings, mask)
+        positions = spread_positions(length, before=len(before), count=count, stride=stride).to(self.device)
+        return Prefix(embeddings, mask, spread=positions[None].expand(rows, -1))
 
     def _check_length(self, row: int, tokens: int) -> None:
         if tokens >= self.max_tokens:
@@ -144,14 +155,11 @@ class Receiver:
         self, prefix: Prefix, answers: Sequence[Sequence[int]]
     ) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
         """Log-probability in nats of every answer token given all before it, and the mask of real ones. Differentiable."""
-        logits, targets, mask = self.answer_logits(prefix, answers)
-        log_probs = -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-        return log_probs * mask, mask
+        return self.graded_answers(prefix, answers)[:2]
 
     def predicted_exactly(self, prefix: Prefix, answers: Sequence[Sequence[int]]) -> Bool[Tensor, " B"]:
         """Whether greedy decoding would give exactly these answers (teacher forcing shows the same in one pass)."""
-        logits, targets, mask = self.answer_logits(prefix, answers)
-        return ((logits.argmax(-1) == targets) | ~mask).all(dim=1)
+        return self.graded_answers(prefix, answers)[2].all(dim=1)
 
     def graded_answers(
         self, prefix: Prefix, answers: Sequence[Sequence[int]]
@@ -175,7 +183,8 @@ class Receiver:
         # the last answer token predicts nothing, so it is not read
         embeddings = torch.cat([prefix.embeddings, self.embed(targets[:, :-1])], dim=1)
         attention = torch.cat([prefix.whole_mask, mask[:, :-1]], dim=1)
-        positions = positions_of(attention)[:, -embeddings.shape[1] :]
+        read = prefix.positions
+        positions = torch.cat([read, read[:, -1:] + positions_of(mask)[:, :-1] + 1], dim=1)
         output = self._pass(prefix.past, embeddings, attention.long(), positions, logits_to_keep=length, use_cache=False)
         return output.logits.float(), targets, mask
 
@@ -299,37 +308,9 @@ class Receiver:
         self, prefix: Prefix, trees: Sequence[OptionTrie | Branches]
     ) -> tuple[Float[Tensor, "B T D_r"], Float[Tensor, "B 1 T _"], Int[Tensor, "B T"]]:
         """What one pass over prefixes and the nodes of their trees reads: embeddings, attention bias, positions."""
-        mask = prefix.whole_mask
-        batch, length = mask.shape
-        #: positions that were read before see nothing more
-        read = length - prefix.mask.shape[1]
-        first = trees[0]
-        if isinstance(first, OptionTrie) and all(tree is first for tree in trees) and prefix.has_no_gaps:
-            # nothing is padded, so all rows share what does not depend on their messages
-            tokens, depths = (part.to(self.device) for part in first.places)
-            positions = torch.arange(length, device=self.device)
-            bias = first.bias(length, self.dtype, self.device)
-            return (
-                torch.cat([prefix.embeddings, self.embed(tokens[None]).expand(batch, -1, -1)], dim=1),
-                bias[:, :, read:].expand(batch, -1, -1, -1),
-                torch.cat([positions[read:], positions[-1:] + depths])[None].expand(batch, -1),
-            )
-        tokens, depths, sees = stacked(trees)
-        nodes = tokens.shape[1]
-        positions = positions_of(mask)
-        node_positions = positions[:, -1:] + depths.to(self.device)
-        total = length + nodes
-        allowed = torch.zeros(batch, total, total, dtype=torch.bool, device=self.device)
-        causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
-        allowed[:, :length, :length] = causal & mask[:, None, :]
-        allowed[:, length:, :length] = mask[:, None, :]
-        allowed[:, length:, length:] = sees.to(self.device)
-        # padding looks at itself: a row of the softmax without any entry would be NaN
-        allowed |= torch.eye(total, dtype=torch.bool, device=self.device)
-        allowed = allowed[:, read:]
-        bias = torch.zeros_like(allowed, dtype=self.dtype).masked_fill(~allowed, torch.finfo(self.dtype).min)
-        embeddings = torch.cat([prefix.embeddings, self.embed(tokens.to(self.device))], dim=1)
-        return embeddings, bias[:, None], torch.cat([positions[:, read:], node_positions], dim=1)
+        tokens, bias, positions = behind(prefix, trees, dtype=self.dtype)
+        nodes = self.embed(tokens).expand(len(prefix.mask), -1, -1)
+        return torch.cat([prefix.embeddings, nodes], dim=1), bias, positions
 
     # ---------------------------------------------------------------------------------------------- what is read once
 
@@ -345,21 +326,20 @@ class Receiver:
             return prefix
         starts = (~prefix.mask).sum(dim=1) + shared
         begin, length = int(starts.min()), prefix.mask.shape[1]
-        head = prefix.embeddings[:1, starts[0] - shared : starts[0]]
-        past = self._read(Prefix(head, torch.ones(1, shared, dtype=torch.bool, device=self.device)))[1]
+        first = slice(int(starts[0]) - shared, int(starts[0]))
+        past = self._read(prefix.part(slice(1), first))[1]
         mask = torch.arange(begin, length, device=self.device)[None, :] >= starts[:, None]
-        return Prefix(prefix.embeddings[:, begin:], mask, past)
+        return prefix.part(slice(None), slice(begin, None), past=past, mask=mask)
 
     def _read_but_for_the_last(self, prefix: Prefix) -> tuple[Float[Tensor, "B V"], Prefix]:
         """Log-probabilities behind the prefix, and the prefix with all but its last position read (if the model can resume)."""
         log_probs, past = self._read(prefix, but_for=1)
-        return log_probs, prefix if past is None else Prefix(prefix.embeddings[:, -1:], prefix.mask[:, -1:], past)
+        return log_probs, prefix if past is None else prefix.part(slice(None), slice(-1, None), past=past)
 
     @torch.no_grad()
     def _read(self, prefix: Prefix, *, but_for: int = 0) -> tuple[Float[Tensor, "B V"], Past | None]:
         """Log-probabilities behind the prefix, and what was read of it without its last ``but_for`` positions."""
-        mask = prefix.whole_mask
-        positions = positions_of(mask)[:, -prefix.mask.shape[1] :]
+        mask, positions = prefix.whole_mask, prefix.positions
         past = (prefix.past or Past.nothing(mask)) if self._can_resume else None
         output = self._pass(past, prefix.embeddings, mask.long(), positions, logits_to_keep=1, use_cache=past is not None)
         log_probs = output.logits[:, -1].float().log_softmax(-1)
@@ -385,8 +365,7 @@ class Receiver:
         return rows
 
     def _generate_part(self, prefix: Prefix, max_new_tokens: int) -> list[list[int]]:
-        mask = prefix.whole_mask
-        positions = positions_of(mask)[:, -prefix.mask.shape[1] :]
+        mask, positions = prefix.whole_mask, prefix.positions
         attention = mask.long() if len(mask) > 1 or not prefix.has_no_gaps else None
         output = self._pass(prefix.past, prefix.embeddings, attention, positions, logits_to_keep=1, use_cache=True)
         next_position = positions[:, -1:] + 1

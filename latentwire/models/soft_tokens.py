@@ -22,25 +22,27 @@ class SoftTokens:
     """A batch of messages: ``vectors`` [B, K, D_r]; ``mask`` [B, K] is True at real soft tokens.
 
     ``verbatim``: the text of each row that stands directly behind its soft tokens, or nothing where no row has any.
+    ``stride``: how many of the receiver's positions each soft token takes up, itself at the first of them.
     """
 
     vectors: Float[Tensor, "B K D_r"]
     mask: Bool[Tensor, "B K"]
     verbatim: tuple[str, ...] = ()
+    stride: int = 1
 
     def __getitem__(self, rows: Tensor | slice) -> SoftTokens:
         chosen = self.verbatim[rows] if isinstance(rows, slice) else [self.verbatim[row] for row in rows.tolist() if self.verbatim]
-        return SoftTokens(self.vectors[rows], self.mask[rows], tuple(chosen))
+        return SoftTokens(self.vectors[rows], self.mask[rows], tuple(chosen), self.stride)
 
     @staticmethod
     def joined(messages: Sequence[SoftTokens]) -> SoftTokens:
         """Messages of several senders as one, end to end in this order; their verbatim texts stand behind all soft tokens.
 
         Raises:
-            MismatchError: they are for different numbers of rows, or for receivers of different widths.
+            MismatchError: they are for different numbers of rows, for receivers of different widths, or of different strides.
         """
         rows, widths = {len(item.mask) for item in messages}, {item.vectors.shape[-1] for item in messages}
-        for what, sizes in (("rows", rows), ("width", widths)):
+        for what, sizes in (("rows", rows), ("width", widths), ("stride", {item.stride for item in messages})):
             if len(sizes) > 1:
                 raise MismatchError(f"messages that differ in {what} ({', '.join(map(str, sorted(sizes)))}) cannot be joined")
         verbatim: tuple[str, ...] = ()
@@ -48,7 +50,7 @@ class SoftTokens:
             texts = [item.verbatim or ("",) * len(item.mask) for item in messages]
             verbatim = tuple(" ".join(filter(None, parts)) for parts in zip(*texts, strict=True))
         vectors, mask = torch.cat([item.vectors for item in messages], 1), torch.cat([item.mask for item in messages], 1)
-        return SoftTokens(vectors, mask, verbatim)
+        return SoftTokens(vectors, mask, verbatim, messages[0].stride)
 
     @staticmethod
     def gathered(parts: Sequence[SoftTokens], rows: Sequence[Sequence[int]]) -> SoftTokens:
@@ -57,7 +59,7 @@ class SoftTokens:
         vectors = torch.cat([F.pad(part.vectors, (0, 0, 0, most - part.mask.shape[1])) for part in parts])
         mask = torch.cat([F.pad(part.mask, (0, most - part.mask.shape[1])) for part in parts])
         places = torch.tensor([row for group in rows for row in group], device=mask.device).argsort()
-        return SoftTokens(vectors[places], mask[places])
+        return SoftTokens(vectors[places], mask[places], stride=parts[0].stride)
 
     def shifted(self) -> SoftTokens:
         """Every row with the message of the row before it."""
@@ -81,12 +83,14 @@ class SoftTokens:
 class Prefix:
     """What the receiver reads before it answers: ``embeddings`` [B, P, D_r], left-padded, and the ``mask`` [B, P].
 
-    ``past``: what stands before and has been read, if anything.
+    ``past``: what stands before and has been read, if anything. ``spread``: the position of each token, where soft tokens take up
+    more than one each; else positions count real tokens.
     """
 
     embeddings: Float[Tensor, "B P D_r"]
     mask: Bool[Tensor, "B P"]
     past: Past | None = None
+    spread: Int[Tensor, "B P"] | None = None
 
     def __getitem__(self, rows: Sequence[int]) -> Prefix:
         """Some of the rows, without the padding that only others needed."""
@@ -96,7 +100,20 @@ class Prefix:
         chosen = torch.tensor(rows, device=self.mask.device)
         mask = self.mask[chosen]
         start = int(mask.any(dim=0).int().argmax())
-        return Prefix(self.embeddings[chosen, start:], mask[:, start:], None if self.past is None else self.past[rows])
+        past = None if self.past is None else self.past[rows]
+        return self.part(chosen, slice(start, None), past=past)
+
+    def part(
+        self, rows: Tensor | slice, places: slice, *, past: Past | None = None, mask: Bool[Tensor, "B _"] | None = None
+    ) -> Prefix:
+        """Some rows and places, behind ``past``; ``mask``: where fewer places are left to read than were real."""
+        spread = None if self.spread is None else self.spread[rows, places]
+        return Prefix(self.embeddings[rows, places], self.mask[rows, places] if mask is None else mask, past, spread)
+
+    @property
+    def positions(self) -> Int[Tensor, "B P"]:
+        """Where each token stands for the receiver; the last one is real in every row."""
+        return positions_of(self.whole_mask)[:, -self.mask.shape[1] :] if self.spread is None else self.spread
 
     @property
     def lengths(self) -> list[int]:
@@ -112,6 +129,12 @@ class Prefix:
     def whole_mask(self) -> Bool[Tensor, "B _"]:
         """The mask of the past and of what is still to be read."""
         return self.mask if self.past is None else torch.cat([self.past.mask_of(len(self.mask)), self.mask], dim=1)
+
+
+def spread_positions(length: int, *, before: int, count: int, stride: int) -> Int[Tensor, " length"]:
+    """Positions in a row of so many tokens, of which ``count``, behind the first ``before``, are soft and a stride apart."""
+    places = torch.arange(length)
+    return places + (places - before).clamp(0, count) * (stride - 1)
 
 
 def positions_of(mask: Bool[Tensor, "B P"]) -> Int[Tensor, "B P"]:

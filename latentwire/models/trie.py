@@ -2,6 +2,8 @@
 
 Options share beginnings and form a trie; several questions with their answers are branches side by side.
 Only inner nodes are fed to the model: a leaf is predicted by its parent and predicts nothing itself.
+
+Shapes: B rows, N nodes, T positions of one pass.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from itertools import pairwise
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from latentwire.models.soft_tokens import Prefix
 
 #: nodes of a trie that one pass reads
 PIECE_NODES = 330
@@ -159,6 +163,34 @@ def stacked(
         tokens[row, :own], depths[row, :own] = tree.places
         sees[row, :own, :own] = tree.sees
     return tokens, depths, sees
+
+
+def behind(
+    prefix: Prefix, trees: Sequence[OptionTrie | Branches], *, dtype: torch.dtype
+) -> tuple[Int[Tensor, "_ N"], Float[Tensor, "B 1 T _"], Int[Tensor, "B T"]]:
+    """Nodes of each row's tree (one row of them where all rows share one), and the attention bias and positions of one pass over
+    prefixes and nodes; what was read before is seen, and sees nothing more."""
+    mask, positions = prefix.whole_mask, prefix.positions
+    (batch, length), device = mask.shape, mask.device
+    read = length - prefix.mask.shape[1]
+    first = trees[0]
+    if isinstance(first, OptionTrie) and all(tree is first for tree in trees) and prefix.has_no_gaps:
+        # nothing is padded, so all rows share what does not depend on their messages
+        tokens, depths = (part.to(device) for part in first.places)
+        everywhere = torch.cat([positions[0], positions[0, -1:] + depths])[None].expand(batch, -1)
+        return tokens[None], first.bias(length, dtype, device)[:, :, read:].expand(batch, -1, -1, -1), everywhere
+    tokens, depths, sees = (part.to(device) for part in stacked(trees))
+    total = length + tokens.shape[1]
+    allowed = torch.zeros(batch, total, total, dtype=torch.bool, device=device)
+    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    allowed[:, :length, :length] = causal & mask[:, None, :]
+    allowed[:, length:, :length] = mask[:, None, :]
+    allowed[:, length:, length:] = sees
+    # padding looks at itself: a row of the softmax without any entry would be NaN
+    allowed |= torch.eye(total, dtype=torch.bool, device=device)
+    allowed = allowed[:, read:]
+    bias = torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+    return tokens, bias[:, None], torch.cat([positions, positions[:, -1:] + depths], dim=1)
 
 
 def build_branches(branches: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Branches:

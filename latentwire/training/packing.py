@@ -19,6 +19,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ class Notes:
 
     def packed(self, packing: Packing, rows: Sequence[Example]) -> SoftTokens:
         """What the packing makes of the rows' notes."""
-        return packing([self.of(row) for row in rows], [self.shares(row) for row in rows])
+        return replace(packing([self.of(row) for row in rows], [self.shares(row) for row in rows]), stride=self.bridge.stride)
 
     def sizes(self, rows: Sequence[Example]) -> set[int]:
         """All numbers of soft tokens, up to ``MOST_SAID``, that records of these rows get."""
