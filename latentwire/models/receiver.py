@@ -108,7 +108,7 @@ class Receiver:
             rows.append(torch.cat([embedded[at:head], *middle, embedded[head:tail]]))
             at = tail
             count = len(middle[0]) if middle else 0
-            self._check_length(index, len(rows[-1]) + count * (stride - 1))
+            self._check_length(index, len(rows[-1]) + count * (stride - 1), stride)
             if stride > 1:
                 spread.append(spread_positions(len(rows[-1]), before=len(before), count=count, stride=stride))
         length = max(len(row) for row in rows)
@@ -128,16 +128,17 @@ class Receiver:
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.device)
         length = embeddings.shape[1]
         count, stride = (0, 1) if soft is None else (soft.vectors.shape[1], soft.stride)
-        self._check_length(0, length + count * (stride - 1))
+        self._check_length(0, length + count * (stride - 1), stride)
         if stride == 1:
             return Prefix(embeddings, mask)
         positions = spread_positions(length, before=len(before), count=count, stride=stride).to(self.device)
         return Prefix(embeddings, mask, spread=positions[None].expand(rows, -1))
 
-    def _check_length(self, row: int, tokens: int) -> None:
+    def _check_length(self, row: int, tokens: int, stride: int) -> None:
         if tokens >= self.max_tokens:
+            counted = f" (each soft token counts as {stride})" if stride > 1 else ""
             raise DataError(
-                f"row {row} gives the receiver {tokens} tokens, {self.source.name!r} reads at most {self.max_tokens}; "
+                f"row {row} gives the receiver {tokens} tokens{counted}, {self.source.name!r} reads at most {self.max_tokens}; "
                 "shorten the context or send a shorter message"
             )
 
@@ -155,11 +156,14 @@ class Receiver:
         self, prefix: Prefix, answers: Sequence[Sequence[int]]
     ) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
         """Log-probability in nats of every answer token given all before it, and the mask of real ones. Differentiable."""
-        return self.graded_answers(prefix, answers)[:2]
+        logits, targets, mask = self.answer_logits(prefix, answers)
+        log_probs = -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        return log_probs * mask, mask
 
     def predicted_exactly(self, prefix: Prefix, answers: Sequence[Sequence[int]]) -> Bool[Tensor, " B"]:
         """Whether greedy decoding would give exactly these answers (teacher forcing shows the same in one pass)."""
-        return self.graded_answers(prefix, answers)[2].all(dim=1)
+        logits, targets, mask = self.answer_logits(prefix, answers)
+        return ((logits.argmax(-1) == targets) | ~mask).all(dim=1)
 
     def graded_answers(
         self, prefix: Prefix, answers: Sequence[Sequence[int]]

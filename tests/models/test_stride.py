@@ -98,7 +98,9 @@ def test_positions_count_against_what_the_receiver_reads_at_most(family_folder: 
     soft = SoftTokens(torch.zeros(2, 60, WIDTH), torch.ones(2, 60, dtype=torch.bool))
     receiver.prefix([ASK, ASK], soft)
     for prompts in ([ASK, ASK], [PROMPTS[1], ASK]):
-        with pytest.raises(DataError, match=r"^row \d gives the receiver \d+ tokens, .* reads at most 256; shorten .*$"):
+        with pytest.raises(
+            DataError, match=r"^row \d gives the receiver \d+ tokens \(each soft token counts as 5\), .* reads at most 256; .*$"
+        ):
             receiver.prefix(prompts, replace(soft, stride=5))
 
 
