@@ -322,7 +322,7 @@ def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, w
             "give them, for example --set sender.layer=[0,1,2], or take bridge.name=pooled"
         )
     # what came later and is left alone changes nothing, so runs from before there was a choice keep their identity
-    unused = _left_alone(bridge, "gain", "apart")
+    unused = _left_alone(bridge, "gain", "apart", "stride")
     return config.model_copy(update={"bridge": bridge.model_dump(exclude=unused)})
 
 
