@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from latentwire.analysis.message_views import attention_on, stacked
 from latentwire.bridges import bridge_config
 from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.errors import DataError, MismatchError
@@ -116,6 +117,7 @@ def test_whatever_happens_to_a_message_its_stride_stays() -> None:
         soft.shifted(),
         SoftTokens.joined([soft, soft]),
         SoftTokens.gathered([soft, soft], [[0, 2, 4], [1, 3, 5]]),
+        stacked([soft, soft]),
     ]
     for name in CONTROLS:
         control = build_control(name, [])
@@ -133,3 +135,13 @@ def test_a_bridge_keeps_its_stride_in_its_artefact(tmp_path: object) -> None:
     bridge.save_pretrained(str(tmp_path))
     loaded = Bridge.from_pretrained(str(tmp_path))
     assert bridge(read).stride == loaded(read).stride == 2
+
+
+def test_attention_is_looked_at_where_soft_tokens_stand() -> None:
+    receiver = load_receiver("nano-mistral")
+    soft = alone(receiver, strided(receiver), 0)
+    answer = receiver.answer_ids(ASK, "lost card")
+    apart, how, _ = attention_on(receiver, ASK, soft, answer)
+    side_by_side, _, _ = attention_on(receiver, ASK, replace(soft, stride=1), answer)
+    assert how == "attention"
+    assert max(abs(one - other) for one, other in zip(apart, side_by_side, strict=True)) > 1e-4

@@ -264,3 +264,9 @@ def test_a_packing_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, mo
     learn_packing(cut, device="cpu")
     files = [config.packing_folder / "packing.safetensors" for config in (whole, cut)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_packed_notes_stand_as_the_soft_tokens_of_their_bridge(sender: Sender, receiver: Receiver) -> None:
+    rows = records(1)
+    notes = Notes(AttentiveConfig(tokens_per_soft_token=2, stride=2), sender, receiver)
+    assert notes.packed(Packing(receiver, notes.sizes(rows)), rows).stride == 2
