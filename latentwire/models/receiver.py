@@ -29,10 +29,14 @@ from latentwire.models.soft_tokens import Prefix, SoftTokens, positions_of, spre
 from latentwire.models.source import ModelSource, explained, resolve
 from latentwire.models.tokens import encode_plain
 from latentwire.models.trie import Branches, OptionTrie, behind, build_trie
+from latentwire.models.windows import Windows
 from latentwire.prompts import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+#: what a model is told of who sees whom: real positions, a bias, a bias for each kind of layer, or nothing where all are real
+Attention = Tensor | dict[str, Tensor] | None
 
 
 class Receiver:
@@ -62,6 +66,7 @@ class Receiver:
         # transformers 5.24 renamed it
         self.cache_name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
         self._can_resume = keeps_all_positions(source.config)
+        self.windows = Windows.of(source.config)
 
     @torch.no_grad()
     def _embedding_rms(self) -> float:
@@ -310,11 +315,14 @@ class Receiver:
 
     def tree_inputs(
         self, prefix: Prefix, trees: Sequence[OptionTrie | Branches]
-    ) -> tuple[Float[Tensor, "B T D_r"], Float[Tensor, "B 1 T _"], Int[Tensor, "B T"]]:
-        """What one pass over prefixes and the nodes of their trees reads: embeddings, attention bias, positions."""
+    ) -> tuple[Float[Tensor, "B T D_r"], Float[Tensor, "B 1 T _"] | dict[str, Tensor], Int[Tensor, "B T"]]:
+        """What one pass over prefixes and the nodes of their trees reads: embeddings, attention bias, positions.
+
+        A bias for each kind of layer where some see less far back than the pass is long.
+        """
         tokens, bias, positions = behind(prefix, trees, dtype=self.dtype)
         nodes = self.embed(tokens).expand(len(prefix.mask), -1, -1)
-        return torch.cat([prefix.embeddings, nodes], dim=1), bias, positions
+        return torch.cat([prefix.embeddings, nodes], dim=1), self.windows.kept(bias, positions, tokens.shape[1]), positions
 
     # ---------------------------------------------------------------------------------------------- what is read once
 
@@ -349,7 +357,7 @@ class Receiver:
         log_probs = output.logits[:, -1].float().log_softmax(-1)
         return log_probs, past and Past.of(getattr(output, self.cache_name), mask[:, : mask.shape[1] - but_for])
 
-    def _pass(self, past: Past | None, embeddings: Tensor, attention: Tensor | None, positions: Tensor, **settings: Any) -> Any:
+    def _pass(self, past: Past | None, embeddings: Tensor, attention: Attention, positions: Tensor, **settings: Any) -> Any:
         """One pass of the model over what stands behind ``past``."""
         if past is not None:
             settings[self.cache_name] = past.cache(len(embeddings))
