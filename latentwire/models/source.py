@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from logging import Filter, LogRecord, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,12 +131,15 @@ def explained(source: ModelSource) -> Iterator[None]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    retries = getLogger("huggingface_hub.utils._http")
+    once = _OnceIfSilent()
+    retries.addFilter(once)
     try:
         yield
     except SafetensorError as error:
         raise ArtefactError(f"weights of {source.name!r} are cut or corrupt ({error}); fetch them again") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         mend = (
             f"check the folder {source.location!r}"
             if source.is_local
@@ -143,4 +147,19 @@ def explained(source: ModelSource) -> Iterator[None]:
         )
         raise ModelError(f"cannot load model {source.name!r}: {first_line}; {mend}") from error
     finally:
+        retries.removeFilter(once)
         logging.set_verbosity(verbosity)
+
+
+class _OnceIfSilent(Filter):
+    """Of the two lines that the Hub's client logs for every try, keeps one in all, and says what to do."""
+
+    told = False
+
+    def filter(self, record: LogRecord) -> bool:
+        if self.told:
+            return False
+        self.told = True
+        record.msg = "the Hub does not answer, trying again for half a minute; without network set HF_HUB_OFFLINE=1"
+        record.args = ()
+        return True

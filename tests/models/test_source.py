@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from latentwire.models import device as device_module
 from latentwire.models.device import loading, pick_device, pick_dtype, placed
 from latentwire.models.receiver import load_receiver
 from latentwire.models.sender import load_sender
-from latentwire.models.source import resolve
+from latentwire.models.source import explained, resolve
 
 LOADERS: list[Callable[..., Any]] = [load_sender, load_receiver]
 
@@ -50,6 +51,19 @@ def test_hub_model_that_is_not_here_says_how_to_fetch_it(load: Callable[..., Any
     with pytest.raises(ModelError, match=r"^cannot load model 'latentwire-tests/absent': .*latentwire fetch CONFIG") as caught:
         load("latentwire-tests/absent")
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    tries = logging.getLogger("huggingface_hub.utils._http")
+    with explained(resolve("org/name")):
+        for number in range(1, 6):
+            tries.warning("'%s' thrown while requesting HEAD %s", "no network", "https://hub/org/name")
+            tries.warning(f"Retrying in 1s [Retry {number}/5].")
+    assert [record.getMessage() for record in caplog.records] == [
+        "the Hub does not answer, trying again for half a minute; without network set HF_HUB_OFFLINE=1"
+    ]
+    tries.warning("another matter")
+    assert caplog.records[-1].getMessage() == "another matter"
 
 
 @pytest.mark.parametrize("load", LOADERS)
