@@ -27,6 +27,9 @@ class Reader(Protocol):
     def count(self, prompts: Sequence[Prompt]) -> list[int]:
         """Tokens of whole prompts, with what always stands around them."""
 
+    def longer(self, prompts: Sequence[Prompt], most: int) -> dict[int, int]:
+        """Place and tokens of each prompt that has more than ``most``."""
+
     def count_texts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of bare texts."""
 
@@ -52,20 +55,20 @@ def fit_rows(task: Task, rows: TaskRows, *, sender: Reader, receiver: Reader) ->
     receiver_most = min(
         limits.receiver_tokens or receiver.max_tokens, receiver.max_tokens - 1 - _answer_room(task, examples, receiver)
     )
-    sender_counts = sender.count([Prompt(example.sender_prompt, "") for example in examples])
-    aware_counts = receiver.count([example.receiver_prompt_aware for example in examples])
+    sender_longer = sender.longer([Prompt(example.sender_prompt, "") for example in examples], sender_most)
+    aware_longer = receiver.longer([example.receiver_prompt_aware for example in examples], receiver_most)
     for prompts in _unaware_prompts(examples):
-        for example, count in zip(examples, receiver.count(prompts), strict=True):
-            if count > receiver_most:
-                raise _too_long(task, example, count, "receiver", receiver, receiver_most)
+        for place, count in receiver.longer(prompts, receiver_most).items():
+            raise _too_long(task, examples[place], count, "receiver", receiver, receiver_most)
     fitted, cuts = list(examples), []
-    for place, example in enumerate(examples):
+    for place in sorted({*sender_longer, *aware_longer}):
+        example = examples[place]
         texts = {"sender": task.context(example) or "", "receiver": task.context(example) or ""}
-        for end, reader, count, most in (
-            ("sender", sender, sender_counts[place], sender_most),
-            ("receiver", receiver, aware_counts[place], receiver_most),
+        for end, reader, longer, most in (
+            ("sender", sender, sender_longer, sender_most),
+            ("receiver", receiver, aware_longer, receiver_most),
         ):
-            if count > most:
+            if place in longer:
                 whole, texts[end] = texts[end], _shortened(task, example, end, reader, most)
                 cuts.append(Cut(example.id, end, *reader.count_texts([whole, texts[end]])))
                 fitted[place] = task.with_context(example, **texts)

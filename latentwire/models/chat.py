@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from latentwire.errors import ModelError, UsageError
 from latentwire.files import digest
 from latentwire.models.source import ModelSource
-from latentwire.models.tokens import continuation_ids, encode_contexts, encode_plain, first_tokens, leading_ids
+from latentwire.models.tokens import continuation_ids, encode_contexts, encode_plain, first_tokens, leading_ids, token_counts
 from latentwire.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PromptStyle = Literal["plain", "chat", "auto"]
 #: templates that print a date get this one, so that a prompt is the same every day
 _DATE = "26 Jul 2024"
+#: a text of n ASCII characters has no more than n tokens, and a few more where a tokenizer puts a space before it
+SPARE_TOKENS = 8
 _USER, _ANSWER = "latentwireusertext", "latentwireanswertext"
 
 
@@ -118,8 +120,19 @@ class Prompter:
 
     def count_texts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of bare texts; an empty one has none."""
-        encoded = self.tokenizer([text or " " for text in texts], add_special_tokens=False, verbose=False)["input_ids"]
-        return [len(ids) if text else 0 for text, ids in zip(texts, encoded, strict=True)]
+        different = [text for text in dict.fromkeys(texts) if text]
+        counts = dict(zip(different, token_counts(self.tokenizer, different), strict=True))
+        return [counts.get(text, 0) for text in texts]
+
+    def longer(self, prompts: Sequence[Prompt], most: int) -> dict[int, int]:
+        """Place and tokens of each prompt that has more than ``most``. A prompt too short for that is not even cut into tokens."""
+        around = 0 if self.turn is None else len((self.turn.head + self.turn.tail).encode())
+        known_short = most - len(self._leading) - around - SPARE_TOKENS
+        open_places = [
+            place for place, prompt in enumerate(prompts) if len(prompt.text) > known_short or not prompt.text.isascii()
+        ]
+        counts = self.count([prompts[place] for place in open_places])
+        return {place: count for place, count in zip(open_places, counts, strict=True) if count > most}
 
     def count_answer(self, prompt: Prompt, answer: str) -> int:
         """Tokens of an answer behind its prompt, its end token left out."""

@@ -30,6 +30,15 @@ def leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return list(_leading(tokenizer))
 
 
+def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    """How many tokens each text has, special tokens left out."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.truncation is not None or backend.padding is not None:
+        return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]] if texts else []
+    # without the offsets and the copies of all ids that a whole encoding makes
+    return [len(encoded) for encoded in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
 def encode_contexts(
     tokenizer: PreTrainedTokenizerBase, contexts: Sequence[str], max_tokens: int, model_name: str, head: str = "", tail: str = ""
 ) -> tuple[list[list[int]], int]:

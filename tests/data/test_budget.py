@@ -35,6 +35,9 @@ class Words:
     def count(self, prompts: Sequence[Prompt]) -> list[int]:
         return [1 + len(prompt.text.split()) for prompt in prompts]
 
+    def longer(self, prompts: Sequence[Prompt], most: int) -> dict[int, int]:
+        return {place: count for place, count in enumerate(self.count(prompts)) if count > most}
+
     def count_texts(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
 

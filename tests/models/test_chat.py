@@ -230,3 +230,23 @@ def test_a_bridge_is_trained_evaluated_and_used_in_the_style_it_records(chat_fol
     plain = small_config(tmp_path / "plain", **ends, prompt_style="plain")
     train_run(plain, cache_folder=tmp_path / "cache")
     assert Telepathy.from_pretrained(tmp_path / "plain" / "bridge", device="cpu").receiver.prompter.style == "plain"
+
+
+@pytest.mark.parametrize("most", [0, 4, 11, 30, 300])
+@pytest.mark.parametrize("style", ["plain", "chat"])
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_prompts_that_are_too_long_are_found_without_counting_the_others(
+    chat_folder: dict[str, str], family: str, style: PromptStyle, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompter = Prompter(resolve(chat_folder[family]), style)
+    prompts = [ASK, Prompt("", ""), Prompt("Ünïcödé 日本語", "!"), Prompt("a b c " * 40, "\nAnswer:"), Prompt("0123456789" * 3, ""), ASK]
+    counts = prompter.count(prompts)
+    assert prompter.longer(prompts, most) == {place: count for place, count in enumerate(counts) if count > most}
+    for prompt, count in zip(prompts, counts, strict=True):
+        if prompt.before and not prompt.after:
+            alone = prompter.tokenizer(prompt.before, add_special_tokens=style == "plain")["input_ids"]
+            assert count == len(alone) or style == "chat"
+    counted: list[int] = []
+    monkeypatch.setattr(prompter, "count", lambda prompts: counted.append(len(prompts)) or [])
+    assert prompter.longer([ASK] * 5, 300) == {}
+    assert counted == [0]
