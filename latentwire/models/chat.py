@@ -128,9 +128,7 @@ class Prompter:
         """Place and tokens of each prompt that has more than ``most``. A prompt too short for that is not even cut into tokens."""
         around = 0 if self.turn is None else len((self.turn.head + self.turn.tail).encode())
         known_short = most - len(self._leading) - around - SPARE_TOKENS
-        open_places = [
-            place for place, prompt in enumerate(prompts) if len(prompt.text) > known_short or not prompt.text.isascii()
-        ]
+        open_places = [place for place, prompt in enumerate(prompts) if len(prompt.text) > known_short or not prompt.text.isascii()]
         counts = self.count([prompts[place] for place in open_places])
         return {place: count for place, count in zip(open_places, counts, strict=True) if count > most}
 
