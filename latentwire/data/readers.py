@@ -19,6 +19,7 @@ from latentwire.data.tinyworld.rows import generate_rows
 from latentwire.data.tinyworld.scenes import SCENES
 from latentwire.errors import DataError, UnknownNameError, UsageError
 from latentwire.files import digest
+from latentwire.hub import silence_told_once
 from latentwire.seeding import stable_hash
 
 #: rows drawn from a generator when nobody says how many
@@ -224,7 +225,8 @@ def _hub_rows(task: Task, source_split: str) -> tuple[Sequence[Row], list[str] |
 
     source = task.config.source
     try:
-        dataset = datasets.load_dataset(source.hub, source.hub_config, split=source_split, revision=source.revision)
+        with silence_told_once():
+            dataset = datasets.load_dataset(source.hub, source.hub_config, split=source_split, revision=source.revision)
     except Exception as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from logging import Filter, LogRecord, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentwire.errors import ArtefactError, ModelError, UnknownNameError
 from latentwire.files import digest
+from latentwire.hub import silence_told_once
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -131,11 +131,9 @@ def explained(source: ModelSource) -> Iterator[None]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    retries = getLogger("huggingface_hub.utils._http")
-    once = _OnceIfSilent()
-    retries.addFilter(once)
     try:
-        yield
+        with silence_told_once():
+            yield
     except SafetensorError as error:
         raise ArtefactError(f"weights of {source.name!r} are cut or corrupt ({error}); fetch them again") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -147,19 +145,4 @@ def explained(source: ModelSource) -> Iterator[None]:
         )
         raise ModelError(f"cannot load model {source.name!r}: {first_line}; {mend}") from error
     finally:
-        retries.removeFilter(once)
         logging.set_verbosity(verbosity)
-
-
-class _OnceIfSilent(Filter):
-    """Of the two lines that the Hub's client logs for every try, keeps one in all, and says what to do."""
-
-    told = False
-
-    def filter(self, record: LogRecord) -> bool:
-        if self.told:
-            return False
-        self.told = True
-        record.msg = "the Hub does not answer, trying again for half a minute; without network set HF_HUB_OFFLINE=1"
-        record.args = ()
-        return True

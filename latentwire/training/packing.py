@@ -202,17 +202,23 @@ def save_packing(packing: Packing, folder: Path) -> None:
     write_bytes(folder / WEIGHTS_FILE, save(tensors))
 
 
+def find_packing(folder: Path) -> Path:
+    """The file of the learned packing in a folder. Raises ``ArtefactError`` where there is none."""
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise ArtefactError(
+            f"{str(path)!r} does not exist; learn it with `latentwire pretrain-bridge CONFIG` or `train CONFIG --pretrain`"
+        )
+    return path
+
+
 def load_packing(folder: Path, receiver: Receiver) -> Packing:
     """The learned packing in a folder, frozen.
 
     Raises:
         ArtefactError: there is none, or its file is cut or of another receiver.
     """
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise ArtefactError(
-            f"{str(path)!r} does not exist; learn it with `latentwire pretrain-bridge CONFIG` or `train CONFIG --pretrain`"
-        )
+    path = find_packing(folder)
     try:
         tensors = load_file(path)
         packing = Packing(receiver, [int(name.removeprefix("maps.")) for name in tensors if name.startswith("maps.")])

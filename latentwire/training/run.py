@@ -38,7 +38,7 @@ from latentwire.training.bundles import Bundles, RowBundles
 from latentwire.training.features import FeatureCache
 from latentwire.training.learners import BridgeLearner, Learner, PackingLearner
 from latentwire.training.packing import WEIGHTS_FILE as PACKING_FILE
-from latentwire.training.packing import Notes, Packing, load_packing, save_packing
+from latentwire.training.packing import Notes, Packing, find_packing, load_packing, save_packing
 from latentwire.training.parallel import Team, join_team, leave_team
 from latentwire.training.portrait import ROWS_FILE, portrait
 from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
@@ -148,6 +148,8 @@ def _train(
     prepare: Prepare,
 ) -> dict[str, Any]:
     folder = config.folder
+    if config.training.needs_packing:
+        find_packing(config.packing_folder)
     sender, receiver = pair or load_pair(config, device=device)
     bridge = new_bridge(config, sender, receiver)
     found = prepare(config, sender, receiver, bridge, team, say)

@@ -248,7 +248,9 @@ def test_stage_one_learns_the_packing_first_and_the_task_finds_it(tmp_path: Path
 
 def test_without_a_packing_there_is_nothing_to_be_drawn_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(CONFIG), *arguments(tmp_path / "run")]) == 1
-    assert "packing.safetensors' does not exist; learn it with" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "packing.safetensors' does not exist; learn it with" in said.err
+    assert "rows:" not in said.out + said.err, "it is told before rows are read, which takes minutes"
 
 
 def test_a_packing_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
