@@ -16,7 +16,7 @@ from typing import Any
 from latentwire.data.task import SPLITS, Example, Row, Task
 from latentwire.data.tinyworld.lexicon import MadeUpFrom
 from latentwire.data.tinyworld.rows import generate_rows
-from latentwire.data.tinyworld.scenes import SCENES
+from latentwire.data.tinyworld.scenes import GENERATED
 from latentwire.errors import DataError, UnknownNameError, UsageError
 from latentwire.files import digest
 from latentwire.hub import silence_told_once
@@ -78,8 +78,8 @@ def read_task(
         raise UsageError(f"max rows = {max_rows} does not fit; give 1 or more, or leave it out for all rows")
     source = task.config.source
     if source.generated is not None:
-        if source.generated not in SCENES:
-            raise UnknownNameError("tiny-world generator", source.generated, SCENES)
+        if source.generated not in GENERATED:
+            raise UnknownNameError("tiny-world generator", source.generated, GENERATED)
         count = max_rows or GENERATED_ROWS[split]
         drawn = generate_rows(
             source.generated, split, count, seed,

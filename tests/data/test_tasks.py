@@ -53,7 +53,7 @@ def test_all_tasks_are_shipped() -> None:
         "gsm8k", "squad",
     }  # fmt: skip
     assert {*benchmarks, *TINY_WORLD} == set(task_names())
-    assert len(TINY_WORLD) == 10
+    assert len(TINY_WORLD) == 11
 
 
 def test_every_metric_a_task_may_name_can_be_computed() -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from latentwire.data.tinyworld.lexicon import COLOURS, HELD_OUT, ITEMS, SEEN, SYMBOLS, MadeUpFrom, is_held_out_pair, made_up_lexicon
 from latentwire.data.tinyworld.rows import SPLITS, TinyWorldRow, generate_rows, split_of
-from latentwire.data.tinyworld.scenes import SCENES
+from latentwire.data.tinyworld.scenes import GENERATED
 from tests.data import reading
 
-KINDS = tuple(SCENES)
+KINDS = tuple(GENERATED)
 RECORDS = tuple(kind for kind in KINDS if kind.startswith("record"))
 CODES = tuple(kind for kind in KINDS if kind.startswith("code"))
 MATHS = tuple(kind for kind in KINDS if kind.startswith("math"))
@@ -41,12 +41,12 @@ def test_rows_and_lessons_are_the_same_in_every_process() -> None:
     script = (
         "from random import Random\n"
         "from latentwire.data.tinyworld.rows import generate_rows\n"
-        "from latentwire.data.tinyworld.scenes import SCENES\n"
+        "from latentwire.data.tinyworld.scenes import GENERATED\n"
         "from latentwire.data.tinyworld.lessons import draw_lesson\n"
         "from latentwire.training.nano.recipe import RECIPES\n"
         "rng = Random(1)\n"
         "shares = RECIPES['nano-llama'].phases[-1].shares\n"
-        "print([list(generate_rows(kind, 'test', 5)) for kind in SCENES], [draw_lesson(rng, shares) for _ in range(50)])"
+        "print([list(generate_rows(kind, 'test', 5)) for kind in GENERATED], [draw_lesson(rng, shares) for _ in range(50)])"
     )
     printed = {
         subprocess.run(
@@ -184,7 +184,14 @@ def test_chance_is_a_blind_guess_among_the_choices(kind: str, field: str, choice
 
 @pytest.mark.parametrize("kind", CODES)
 def test_codes_cannot_be_guessed(kind: str) -> None:
-    assert all(0 < row["chance"] < 1e-9 for row in rows(kind, "test"))
+    # a symbol has 26 successors or more
+    assert all(0 < row["chance"] <= 2 / 26 ** len(row["answer"].split()) for row in rows(kind, "test"))
+
+
+def test_codes_have_every_length_from_a_pair_on() -> None:
+    lengths = Counter(len(row["answer"].split()) for row in rows("codes", "train", 2000))
+    assert set(lengths) == set(range(2, 25))
+    assert max(lengths.values()) < 3 * min(lengths.values())
 
 
 @pytest.mark.parametrize("kind", ["sentiment", "topic", "intent"])

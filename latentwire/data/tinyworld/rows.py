@@ -13,7 +13,7 @@ from random import Random
 from typing import TypedDict
 
 from latentwire.data.tinyworld.lexicon import HELD_OUT, SEEN, Lexicon, MadeUpFrom, made_up_lexicon
-from latentwire.data.tinyworld.scenes import SCENES, Scene
+from latentwire.data.tinyworld.scenes import GENERATED, Scene
 from latentwire.seeding import stable_hash
 
 SPLITS = ("train", "validation", "test")
@@ -45,7 +45,7 @@ def draw_scene(rng: Random, kind: str, split: str, *, words: Lexicon = SEEN) -> 
     held_out = split != "train" and rng.random() < HELD_OUT_SHARE
     lexicon = HELD_OUT if held_out else words
     while True:
-        scene = SCENES[kind](rng, lexicon)
+        scene = GENERATED[kind](rng, lexicon)
         if split_of(scene.key) == split:
             return scene, held_out and shows_held_out_words(scene)
 
@@ -66,7 +66,7 @@ def generate_rows(
     made_up_words: float = 0.0,
     made_up_from: MadeUpFrom = "letters",
 ) -> Iterator[TinyWorldRow]:
-    """``n`` rows of ``kind`` (a key of ``SCENES``), or all rows of ``n`` contexts with ``every_question``.
+    """``n`` rows of ``kind`` (a key of ``GENERATED``), or all rows of ``n`` contexts with ``every_question``.
 
     ``made_up_words`` is the share of train scenes whose names and places are made up (``made_up_lexicon``); the others are as they
     are without.

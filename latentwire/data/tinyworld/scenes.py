@@ -267,6 +267,7 @@ def math_scene(steps: int) -> Callable[[Random, Lexicon], Scene]:
 # ------------------------------------------------------------------------------------------------------------ codes
 
 CODE_QUESTION = "What is the code?"
+LONGEST_CODE = 24
 
 
 @lru_cache(maxsize=64)
@@ -299,6 +300,11 @@ def code_scene(length: int) -> Callable[[Random, Lexicon], Scene]:
     return make
 
 
+def codes_scene(rng: Random, lexicon: Lexicon) -> Scene:
+    """A code of any length up to the longest."""
+    return code_scene(rng.randint(2, LONGEST_CODE))(rng, lexicon)
+
+
 #: scene kind → maker. The task names are these with ``tinyworld_`` in front.
 SCENES: dict[str, Callable[[Random, Lexicon], Scene]] = {
     "sentiment": sentiment_scene,
@@ -310,5 +316,7 @@ SCENES: dict[str, Callable[[Random, Lexicon], Scene]] = {
     "math1": math_scene(1),
     "math2": math_scene(2),
     "code8": code_scene(8),
-    "code24": code_scene(24),
+    "code24": code_scene(LONGEST_CODE),
 }
+#: what tasks are made of: kinds, and mixtures of them
+GENERATED: dict[str, Callable[[Random, Lexicon], Scene]] = {**SCENES, "codes": codes_scene}
