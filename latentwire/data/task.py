@@ -9,7 +9,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -117,7 +117,7 @@ class Task:
             answers: tuple[str, ...] = (scored[label or 0],)
         else:
             label, answers = None, self._free_answers(row, row_id)
-        texts = [str(_lookup(row, hole)) for hole in _HOLE.findall(config.sender_prompt) if hole != "options"]
+        texts = [str(_lookup(row, hole)) for hole in _pieces(config.sender_prompt)[1::2] if hole != "options"]
         sender_prompt = self._fill(config.sender_prompt, row, options)
         if not "".join(texts or [sender_prompt]).strip():
             raise self._refused(row_id, "the text is empty; remove the row or name another field")
@@ -225,12 +225,24 @@ class Task:
         return tuple(dict.fromkeys(found))
 
     def _fill(self, template: str, row: Row, options: _Options, instead: Mapping[str, str] | None = None) -> str:
-        known = {"options": options.lines, **(instead or {})}
-        return _HOLE.sub(lambda match: known[match[1]] if match[1] in known else str(_lookup(row, match[1])), template)
+        pieces = list(_pieces(template))
+        for place in range(1, len(pieces), 2):
+            hole = pieces[place]
+            if instead is not None and hole in instead:
+                pieces[place] = instead[hole]
+            else:
+                pieces[place] = options.lines if hole == "options" else str(_lookup(row, hole))
+        return "".join(pieces)
 
     def _prompt(self, template: str, row: Row, options: _Options, instead: Mapping[str, str] | None = None) -> Prompt:
         before, _, after = template.partition("{message}")
         return Prompt(self._fill(before, row, options, instead), self._fill(after, row, options, instead))
+
+
+@lru_cache(maxsize=256)
+def _pieces(template: str) -> tuple[str, ...]:
+    """A template cut at its holes: text, name of a hole, text, …"""
+    return tuple(_HOLE.split(template))
 
 
 def _letters(count: int) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from latentwire.data.budget import Reader
@@ -62,6 +63,11 @@ def _lengths(counts: Sequence[int]) -> dict[str, int | float]:
 
 
 def _shown(example: Example) -> float:
-    sender = set(re.findall(r"\w+", example.sender_prompt.lower()))
-    receiver = set(re.findall(r"\w+", example.receiver_prompt.text.lower()))
+    sender, receiver = _words(example.sender_prompt), _words(example.receiver_prompt.text)
     return len(sender & receiver) / len(sender) if sender else 0.0
+
+
+@lru_cache(maxsize=256)
+def _words(text: str) -> frozenset[str]:
+    # the questions about one context stand together
+    return frozenset(re.findall(r"\w+", text.lower()))
