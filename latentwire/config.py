@@ -6,6 +6,7 @@ A config comes from a YAML file and ``key.path=value`` overrides, is checked as 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal
 
@@ -312,10 +313,13 @@ def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, w
 
     tree: dict[str, Any] = {**content}
     # a new bridge name drops the old bridge's settings, so it goes first whatever the order on the command line
+    before = tree.get("bridge")
     for override in sorted(overrides, key=lambda item: not item.startswith("bridge.name=")):
         _apply(tree, override)
     config = validated(RunConfig, tree, where=where)
     bridge = bridge_config(config.bridge, where=f"{where}: bridge")
+    if isinstance(before, dict) and any(override.startswith("bridge.name=") for override in overrides):
+        _tell_left_out(before, bridge, {override.partition("=")[0].strip() for override in overrides})
     if bridge.mixes_layers and not isinstance(config.sender.layer, tuple):
         raise ConfigError(
             f"{where}: bridge {bridge.name!r} mixes several sender layers and sender.layer is {config.sender.layer}; "
@@ -324,6 +328,21 @@ def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, w
     # what came later and is left alone changes nothing, so runs from before there was a choice keep their identity
     unused = _left_alone(bridge, "gain", "apart", "stride")
     return config.model_copy(update={"bridge": bridge.model_dump(exclude=unused)})
+
+
+def _tell_left_out(before: Mapping[str, Any], bridge: Schema, given: set[str]) -> None:
+    """Says which settings a new bridge name left out although the new bridge has them too."""
+    left_out = [
+        f"{key}: {value}"
+        for key, value in before.items()
+        if key != "name" and key in type(bridge).model_fields and f"bridge.{key}" not in given and getattr(bridge, key) != value
+    ]
+    if left_out:
+        getLogger("latentwire").warning(
+            "bridge.name leaves out the config's other bridge settings (%s); give those that are to stay, for example --set bridge.%s",
+            ", ".join(left_out),
+            left_out[0].replace(": ", "="),
+        )
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

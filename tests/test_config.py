@@ -95,6 +95,20 @@ def test_new_bridge_drops_the_old_settings_in_any_order(overrides: tuple[str, ..
     assert build(*overrides).bridge == expected
 
 
+def test_a_new_bridge_says_which_settings_it_could_have_kept(caplog: pytest.LogCaptureFixture) -> None:
+    content = {**SMALL, "bridge": {"name": "pooled", "tokens_per_soft_token": 2, "stride": 2, "hidden_size": 64}}
+    build_config(content, ["bridge.name=attentive", "bridge.hidden_size=48"], where="config")
+    assert [record.getMessage() for record in caplog.records] == [
+        "bridge.name leaves out the config's other bridge settings (stride: 2); give those that are to stay, "
+        "for example --set bridge.stride=2"
+    ]
+    caplog.clear()
+    # nothing to keep, or nothing left out
+    build_config(content, ["bridge.name=perceiver", "bridge.stride=2", "bridge.hidden_size=24"], where="config")
+    build_config(content, ["bridge.hidden_size=48"], where="config")
+    assert not caplog.records
+
+
 def test_bridge_setting_alone_keeps_the_others() -> None:
     assert build("bridge.depth=1").bridge == {**build().bridge, "depth": 1}
     assert build("bridge.depth=1").bridge["soft_tokens"] == 4
