@@ -339,7 +339,8 @@ def _tell_left_out(before: Mapping[str, Any], bridge: Schema, given: set[str]) -
     ]
     if left_out:
         getLogger("latentwire").warning(
-            "bridge.name leaves out the config's other bridge settings (%s); give those that are to stay, for example --set bridge.%s",
+            "bridge.name leaves out the config's other bridge settings (%s); give those that are to stay, "
+            "for example --set bridge.%s",
             ", ".join(left_out),
             left_out[0].replace(": ", "="),
         )
