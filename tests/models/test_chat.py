@@ -243,10 +243,9 @@ def test_prompts_that_are_too_long_are_found_without_counting_the_others(
     prompts = [ASK, Prompt("", ""), Prompt("Ünïcödé 日本語", "!"), *long, ASK]
     counts = prompter.count(prompts)
     assert prompter.longer(prompts, most) == {place: count for place, count in enumerate(counts) if count > most}
-    for prompt, count in zip(prompts, counts, strict=True):
-        if prompt.before and not prompt.after:
-            alone = prompter.tokenizer(prompt.before, add_special_tokens=style == "plain")["input_ids"]
-            assert count == len(alone) or style == "chat"
+    texts = [prompt.text for prompt in prompts]
+    spelled = [prompter.tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in texts]
+    assert prompter.count_texts(texts) == [len(ids) for ids in spelled]
     counted: list[int] = []
     monkeypatch.setattr(prompter, "count", lambda prompts: counted.append(len(prompts)) or [])
     assert prompter.longer([ASK] * 5, 300) == {}
