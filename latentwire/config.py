@@ -138,6 +138,10 @@ class PackingSettings(TrainingSettings):
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(50, ge=0)
     validate_every: int = Field(250, ge=1)
+    most_said: int = Field(8, ge=1, description="soft tokens in which a record is said; those behind say nothing")
+    redrawn: float = Field(
+        0.0, ge=0, le=1, description="share of the train messages in which each record's number of soft tokens is drawn evenly"
+    )
 
 
 class Lessons(Schema):
@@ -255,8 +259,13 @@ class RunConfig(PromptSettings):
         unused["pretraining"] = (
             {"training": _left_alone(self.pretraining.training, "length_buckets", "compile")} if self.task == (STAGE_ONE,) else True
         )
-        if not self.training.needs_packing:
-            unused["packing"] = True
+        left_alone = _left_alone(self.packing, "most_said", "redrawn")
+        if isinstance(self.training, PackingSettings):
+            # a packing's own run: the settings that all trainings have stand under ``training``
+            more = {"most_said", "redrawn"} - left_alone
+            unused["packing"] = PackingSettings.model_fields.keys() - more if more else True
+        else:
+            unused["packing"] = left_alone if self.training.needs_packing else True
         unused["data"] = _left_alone(self.data, "made_up_from")
         if self.message == MessageSettings():
             unused["message"] = True

@@ -88,18 +88,23 @@ class BridgeLearner(Learner):
 
 
 class PackingLearner(Learner):
-    """A packing in the place of a bridge: the receiver is asked about packed notes."""
+    """A packing in the place of a bridge: the receiver is asked about packed notes.
+
+    Args:
+        redrawn: share of the messages, in training, in which each record's number of soft tokens is drawn.
+    """
 
     sends_messages = True
 
-    def __init__(self, packing: Packing, notes: Notes) -> None:
+    def __init__(self, packing: Packing, notes: Notes, *, redrawn: float = 0.0) -> None:
         self.module, self.packing, self.notes, self.receiver = packing, packing, notes, notes.receiver
+        self.redrawn = redrawn
 
     def prompts(self, rows: Sequence[Example]) -> list[Prompt]:
         return [row.receiver_prompt for row in rows]
 
     def soft_tokens(self, rows: Sequence[Example]) -> SoftTokens:
-        return self.notes.packed(self.packing, rows)
+        return self.notes.packed(self.packing, rows, redrawn=self.redrawn if self.packing.training else 0.0)
 
 
 def without_some(read: SenderStates, share: float) -> SenderStates:

@@ -8,7 +8,8 @@ receiver. Being linear in the tokens, a packing says a word that it never saw by
 
 A note is one record, or several with semicolons between them. Each gets the soft tokens that begin in its own sentence of the
 text, so that a bridge sees from near by what a soft token is to say; where sentences and records do not match, all get like shares.
-Of more soft tokens than a record's note has use for, those behind all say the same.
+Of more soft tokens than a record's note has use for, those behind all say the same. Where few records get few soft tokens, the
+matrices for these learn little; so in a share of the train messages (``packing.redrawn``) each number is as likely as any other.
 
 Shapes: B rows, K soft tokens, S soft tokens of one record, D_r receiver width.
 """
@@ -44,8 +45,6 @@ SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 MOST_WORDS, MOST_PIECES = 6, 4
 PLACES = MOST_WORDS * MOST_PIECES
 MOST_COUNTED_ROWS = 3000
-#: soft tokens in which a record is said: about the tokens of its note
-MOST_SAID = 8
 
 #: (place, receiver token) of all words of a record
 Record = tuple[tuple[int, int], ...]
@@ -72,6 +71,11 @@ def read_note(text: str, receiver: Receiver) -> tuple[Record, ...]:
 def even_shares(soft_tokens: int, records: int) -> tuple[int, ...]:
     """How many of the soft tokens each record gets: as many as the others, or one more."""
     return tuple(soft_tokens * (number + 1) // records - soft_tokens * number // records for number in range(records))
+
+
+def drawn_shares(sizes: Sequence[int], records: int) -> tuple[int, ...]:
+    """For each record one of ``sizes``, drawn evenly."""
+    return tuple(sizes[int(drawn)] for drawn in torch.randint(len(sizes), (records,)))
 
 
 def soft_token_starts(config: BridgeConfig, sender: Sender, text: str) -> list[int] | None:
@@ -107,6 +111,11 @@ class Packing(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(self.width, device=receiver.device))
         self.maps = nn.ParameterDict({str(size): self._first_map(size).to(receiver.device) for size in sorted(set(sizes))})
 
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of soft tokens that there are matrices for."""
+        return sorted(map(int, self.maps))
+
     def _first_map(self, size: int) -> Float[Tensor, "from to"]:
         """Every token as it is in one soft token: two soft tokens for each of the first two words, one for others, in a ring."""
         # a soft token that no place begins in must have a direction too
@@ -132,9 +141,9 @@ class Packing(nn.Module):
         most = max(lengths)
         vectors = torch.zeros(len(notes) * most, self.width, device=device)
         for size, found in places.items():
-            known = min(self.maps, key=lambda other: (abs(int(other) - size), other))
-            said = (self._placed([record for _, _, record in found]) @ self.maps[known]).unflatten(1, (int(known), self.width))
-            kept = min(size, int(known))
+            known = min(self.sizes, key=lambda other: (abs(other - size), other))
+            said = (self._placed([record for _, _, record in found]) @ self.maps[str(known)]).unflatten(1, (known, self.width))
+            kept = min(size, known)
             where = torch.tensor([[row * most + at + number for number in range(size)] for row, at, _ in found], device=device)
             nothing = self.nothing.expand(len(found), size - kept, -1)
             vectors = vectors.index_put((where,), torch.cat([said[:, :kept], nothing], dim=1))
@@ -185,15 +194,19 @@ class Notes:
             self._starts[text] = soft_token_starts(self.bridge, self.sender, text)
         return self._starts[text]
 
-    def packed(self, packing: Packing, rows: Sequence[Example]) -> SoftTokens:
-        """What the packing makes of the rows' notes."""
-        return replace(packing([self.of(row) for row in rows], [self.shares(row) for row in rows]), stride=self.bridge.stride)
+    def packed(self, packing: Packing, rows: Sequence[Example], *, redrawn: float = 0.0) -> SoftTokens:
+        """What the packing makes of the rows' notes; a share ``redrawn`` of them with shares as :func:`drawn_shares` gives them."""
+        shares = [self.shares(row) for row in rows]
+        if redrawn:
+            chosen = torch.rand(len(rows)) < redrawn
+            shares = [drawn_shares(packing.sizes, len(own)) if new else own for own, new in zip(shares, chosen, strict=True)]
+        return replace(packing([self.of(row) for row in rows], shares), stride=self.bridge.stride)
 
-    def sizes(self, rows: Sequence[Example]) -> set[int]:
-        """All numbers of soft tokens, up to ``MOST_SAID``, that records of these rows get."""
+    def sizes(self, rows: Sequence[Example], *, most: int = 8) -> set[int]:
+        """All numbers of soft tokens, up to ``most``, that records of these rows get."""
         # rows stand by task
         counted = rows[:: max(1, len(rows) // MOST_COUNTED_ROWS)]
-        return {min(size, MOST_SAID) for row in counted for size in self.shares(row) if size}
+        return {min(size, most) for row in counted for size in self.shares(row) if size}
 
 
 def save_packing(packing: Packing, folder: Path) -> None:

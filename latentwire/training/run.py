@@ -268,9 +268,9 @@ def learn_packing(
     train, validation, _, _ = _read_rows(run, sender, receiver, say)
     notes = Notes(bridge_config(run.bridge), sender, receiver)
     torch.manual_seed(run.seed)
-    packing = Packing(receiver, notes.sizes(train), gain=bridge_config(run.bridge).gain)
+    packing = Packing(receiver, notes.sizes(train, most=config.packing.most_said), gain=bridge_config(run.bridge).gain)
     bundles = RowBundles(train, run.training.questions_per_message)
-    learner = PackingLearner(packing, notes)
+    learner = PackingLearner(packing, notes, redrawn=config.packing.redrawn)
     trainer = Trainer(run, learner=learner, train=bundles, validation=validation, folder=folder, hooks=hooks)
     write_json(folder / CONFIG_FILE, content)
     if (folder / CHECKPOINT_FILE).exists():

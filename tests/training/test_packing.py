@@ -20,12 +20,13 @@ from latentwire.errors import ArtefactError, DataError
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
 from latentwire.training.alignment import Alignment
+from latentwire.training.learners import PackingLearner
 from latentwire.training.packing import (
     MOST_PIECES,
-    MOST_SAID,
     MOST_WORDS,
     Notes,
     Packing,
+    drawn_shares,
     even_shares,
     load_packing,
     read_note,
@@ -145,7 +146,7 @@ def test_of_many_soft_tokens_those_behind_all_say_the_same(sender: Sender, recei
     rows = records(1)
     notes = Notes(AttentiveConfig(tokens_per_soft_token=1), sender, receiver)
     packing = Packing(receiver, notes.sizes(rows))
-    assert list(packing.maps) == [str(MOST_SAID)]
+    assert packing.sizes == [8]
     # learned from its first step on, though it begins with zeros
     notes.packed(packing, rows).vectors.sum().backward()
     assert packing.nothing.grad is not None
@@ -153,11 +154,11 @@ def test_of_many_soft_tokens_those_behind_all_say_the_same(sender: Sender, recei
     torch.nn.init.normal_(packing.nothing)
     soft = notes.packed(packing, rows)
     assert soft.tokens_per_row.tolist() == [notes.length(row) for row in rows]
-    behind = soft.vectors[:, MOST_SAID:][soft.mask[:, MOST_SAID:]]
+    behind = soft.vectors[:, 8:][soft.mask[:, 8:]]
     assert len(behind) > len(rows)
     torch.testing.assert_close(behind, behind[:1].expand_as(behind))
     torch.testing.assert_close(behind[0].pow(2).mean().sqrt(), torch.tensor(receiver.embedding_rms), rtol=0.01, atol=0)
-    assert (soft.vectors[:, :MOST_SAID] - behind[0]).abs().amax(-1).min() > 0.01
+    assert (soft.vectors[:, :8] - behind[0]).abs().amax(-1).min() > 0.01
 
 
 def test_what_is_inside_a_bridge_makes_no_other_packing() -> None:
@@ -169,6 +170,37 @@ def test_what_is_inside_a_bridge_makes_no_other_packing() -> None:
 
     assert identity("pointers: 4") == identity("pointers: 8, hidden_size: 96") == identity()
     assert identity("tokens_per_soft_token: 4") != identity() != identity("gain: 2")
+
+
+def test_how_a_packing_is_learned_makes_another_packing_and_another_bridge() -> None:
+    def identities(*more: str) -> list[str]:
+        config = load_config("configs/packed.yaml", more)
+        return [config.identity, config.stage_one.identity, config.packing_run.identity]
+
+    usual = identities()
+    for setting in ("packing.redrawn=0.5", "packing.most_said=3", "packing.steps=7"):
+        assert not set(identities(setting)) & set(usual)
+    assert identities("packing.redrawn=0", "packing.most_said=8") == usual
+
+
+def test_some_messages_are_learned_with_other_numbers_of_soft_tokens(sender: Sender, receiver: Receiver) -> None:
+    torch.manual_seed(0)
+    rows = records(3, rows=60)
+    notes = Notes(AttentiveConfig(tokens_per_soft_token=4), sender, receiver)
+    packing = Packing(receiver, notes.sizes(rows, most=3))
+    assert packing.sizes == [2, 3]
+    learner = PackingLearner(packing, notes, redrawn=0.5)
+    own = torch.tensor([notes.length(row) for row in rows])
+    packing.train()
+    found = learner.soft_tokens(rows).tokens_per_row
+    assert 10 < (found != own).sum() < 40
+    assert found[found != own].min() >= 6
+    assert found[found != own].max() <= 9
+    packing.eval()
+    assert torch.equal(learner.soft_tokens(rows).tokens_per_row, own)
+    # each number of soft tokens is drawn about as often
+    drawn = torch.tensor([drawn_shares([2, 3], 2) for _ in range(500)])
+    assert 400 < (drawn == 2).sum() < 600
 
 
 def test_gradients_reach_the_maps_and_the_gain(sender: Sender, receiver: Receiver) -> None:
