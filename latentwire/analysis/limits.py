@@ -8,13 +8,14 @@ hand. ``docs/limits.md`` is rendered from it, and preflight reads it.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from latentwire.bridges import bridge_config
+from latentwire.config import ModelSettings, RunConfig, SenderSettings
 from latentwire.data.task import Task, load_task
 from latentwire.data.task_config import TaskVariant
 from latentwire.errors import ArtefactError, DataError
@@ -65,7 +66,7 @@ class LimitEntry(Schema):
     chance: float
     text_score: float
     seeds: tuple[SeedScore, ...] = Field(min_length=1)
-    #: hash of the run's config without its seed: runs that differ in nothing else are seeds of one entry
+    #: hash of what the run's config sets, without its seed: runs that differ in nothing else are seeds of one entry
     settings: str
     #: what makes the numbers again
     command: str
@@ -190,13 +191,33 @@ def entries_of(location: Path, *, command: str | None = None) -> tuple[list[Limi
     return merged([], entries), left_out
 
 
+def _defaults() -> dict[str, Any]:
+    """The settings of a run that nothing was set in, bridge aside."""
+    end = {"model": ""}
+    return RunConfig(task=("",), sender=SenderSettings(**end), receiver=ModelSettings(**end)).model_dump(
+        mode="json", exclude={"bridge"}
+    )
+
+
+def _not_default(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults: a setting that came later and was left alone makes no other run."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        default = defaults.get(key)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            value, default = _not_default(value, default), {}
+        if value != default:
+            found[key] = value
+    return found
+
+
 def _entry(results: Results, bridge: ResultRow, text: ResultRow, command: str) -> LimitEntry:
     run = results["run"]
     config = run["config"]
     name = bridge["method"].removeprefix("bridge:")
     shuffled = _row(results, bridge, bridge["method"], "shuffled")
     task = _task(config, bridge["task"])
-    decisive = {key: value for key, value in config.items() if key not in ("seed", "output_dir")}
+    decisive = _not_default({key: value for key, value in config.items() if key not in ("seed", "output_dir")}, _defaults())
     if config["bridge"].get("init"):
         # every seed begins from a stage one of its own: that there was one decides, not where it lies
         decisive["bridge"] = config["bridge"] | {"init": True}

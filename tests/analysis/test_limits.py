@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,22 @@ def test_seeds_that_began_from_their_own_stage_one_join(tmp_path: Path) -> None:
     joined = merged(entries_of(DEMO)[0], entries_of(path)[0])
     assert len(joined) == 7
     assert all(len(one.seeds) == 2 for one in joined)
+
+
+def test_a_setting_that_came_later_and_was_left_alone_makes_no_other_entry(tmp_path: Path) -> None:
+    def joined(change: Callable[[dict[str, Any]], None]) -> int:
+        results = json.loads(DEMO.read_text())
+        change(results["run"]["config"])
+        for row in results["rows"]:
+            row["seed"] = 7 if row["seed"] is not None else None
+        path = tmp_path / "results.json"
+        path.write_text(json.dumps(results))
+        return len(merged(entries_of(DEMO)[0], entries_of(path)[0]))
+
+    assert joined(lambda config: config["training"].pop("log_every")) == 7
+    assert joined(lambda config: config.setdefault("packing", {}).update(redrawn=0.0)) == 7
+    assert joined(lambda config: config["training"].update(log_every=7)) == 14
+    assert joined(lambda config: config.setdefault("packing", {}).update(redrawn=0.5)) == 14
 
 
 def test_files_without_the_receiver_reading_the_text_are_refused(tmp_path: Path) -> None:
