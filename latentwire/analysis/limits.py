@@ -193,10 +193,8 @@ def entries_of(location: Path, *, command: str | None = None) -> tuple[list[Limi
 
 def _defaults() -> dict[str, Any]:
     """The settings of a run that nothing was set in, bridge aside."""
-    end = {"model": ""}
-    return RunConfig(task=("",), sender=SenderSettings(**end), receiver=ModelSettings(**end)).model_dump(
-        mode="json", exclude={"bridge"}
-    )
+    nothing = RunConfig(task=("",), sender=SenderSettings(model=""), receiver=ModelSettings(model=""))
+    return nothing.model_dump(mode="json", exclude={"bridge"})
 
 
 def _not_default(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

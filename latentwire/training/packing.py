@@ -202,7 +202,7 @@ class Notes:
             shares = [drawn_shares(packing.sizes, len(own)) if new else own for own, new in zip(shares, chosen, strict=True)]
         return replace(packing([self.of(row) for row in rows], shares), stride=self.bridge.stride)
 
-    def sizes(self, rows: Sequence[Example], *, most: int = 8) -> set[int]:
+    def sizes(self, rows: Sequence[Example], *, most: int) -> set[int]:
         """All numbers of soft tokens, up to ``most``, that records of these rows get."""
         # rows stand by task
         counted = rows[:: max(1, len(rows) // MOST_COUNTED_ROWS)]

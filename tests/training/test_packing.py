@@ -13,7 +13,7 @@ from latentwire.bridges.attentive import AttentiveConfig
 from latentwire.bridges.base import BridgeEnds
 from latentwire.bridges.perceiver import PerceiverConfig
 from latentwire.cli.app import main
-from latentwire.config import load_config
+from latentwire.config import RunConfig, load_config
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
 from latentwire.errors import ArtefactError, DataError
@@ -112,7 +112,7 @@ def test_a_packed_note_is_as_long_as_the_message(
     torch.manual_seed(0)
     rows = [*records(1), *records(3)]
     notes = Notes(bridge, sender, receiver)
-    packing = Packing(receiver, notes.sizes(rows), gain=2.0)
+    packing = Packing(receiver, notes.sizes(rows, most=8), gain=2.0)
     soft = notes.packed(packing, rows)
     lengths = [-(-len(sender.tokenizer(row.sender_prompt, add_special_tokens=False)["input_ids"]) // 2) for row in rows]
     assert soft.tokens_per_row.tolist() == (lengths if isinstance(bridge, AttentiveConfig) else [8] * len(rows))
@@ -145,7 +145,7 @@ def test_records_of_a_length_that_was_never_learned_take_the_nearest(receiver: R
 def test_of_many_soft_tokens_those_behind_all_say_the_same(sender: Sender, receiver: Receiver) -> None:
     rows = records(1)
     notes = Notes(AttentiveConfig(tokens_per_soft_token=1), sender, receiver)
-    packing = Packing(receiver, notes.sizes(rows))
+    packing = Packing(receiver, notes.sizes(rows, most=8))
     assert packing.sizes == [8]
     # learned from its first step on, though it begins with zeros
     notes.packed(packing, rows).vectors.sum().backward()
@@ -206,7 +206,7 @@ def test_some_messages_are_learned_with_other_numbers_of_soft_tokens(sender: Sen
 def test_gradients_reach_the_maps_and_the_gain(sender: Sender, receiver: Receiver) -> None:
     rows = records(2)
     notes = Notes(AttentiveConfig(tokens_per_soft_token=2), sender, receiver)
-    packing = Packing(receiver, notes.sizes(rows))
+    packing = Packing(receiver, notes.sizes(rows, most=8))
     soft = notes.packed(packing, rows)
     (soft.vectors * torch.randn(soft.vectors.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
     # no record has soft tokens that say nothing
@@ -221,7 +221,7 @@ def test_a_bridge_is_drawn_to_what_the_packing_makes_of_the_notes(sender: Sender
         BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)
     )
     notes = Notes(bridge.config, sender, receiver)
-    packing = Packing(receiver, notes.sizes(rows)).requires_grad_(False)
+    packing = Packing(receiver, notes.sizes(rows, most=8)).requires_grad_(False)
     alignment = Alignment(sender, receiver, bridge, rows, packing=packing)
     packed = notes.packed(packing, rows)
     assert alignment.loss(rows, packed).item() < 1e-9
@@ -285,22 +285,32 @@ def test_without_a_packing_there_is_nothing_to_be_drawn_to(tmp_path: Path, capsy
     assert "rows:" not in said.out + said.err, "it is told before rows are read, which takes minutes"
 
 
-def test_a_packing_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_packing_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     from latentwire.errors import StoppedEarlyError
     from latentwire.training.run import learn_packing
     from latentwire.training.trainer import Hooks
 
-    overrides = [f"{key}={value}" for key, value in SMALL.items()]
-    whole, cut = (load_config(CONFIG, [*overrides, f"output_dir={tmp_path / name}"]) for name in ("whole", "cut"))
-    learn_packing(whole, device="cpu")
+    def config(name: str, redrawn: float) -> RunConfig:
+        overrides = [f"{key}={value}" for key, value in SMALL.items()]
+        return load_config(
+            CONFIG, [*overrides, "packing.most_said=5", f"packing.redrawn={redrawn}", f"output_dir={tmp_path / name}"]
+        )
+
+    def weights(name: str) -> bytes:
+        return (tmp_path / name / "packing/packing.safetensors").read_bytes()
+
+    learn_packing(config("whole", 1.0), device="cpu")
     with pytest.raises(StoppedEarlyError):
-        learn_packing(cut, device="cpu", hooks=Hooks(should_stop=lambda: True))
-    learn_packing(cut, device="cpu")
-    files = [config.packing_folder / "packing.safetensors" for config in (whole, cut)]
-    assert files[0].read_bytes() == files[1].read_bytes()
+        learn_packing(config("cut", 1.0), device="cpu", hooks=Hooks(should_stop=lambda: True))
+    learn_packing(config("cut", 1.0), device="cpu")
+    assert weights("whole") == weights("cut")
+    # the settings reach what is learned
+    learn_packing(config("not drawn", 0.0), device="cpu")
+    assert weights("not drawn") != weights("whole")
+    assert max(load_packing(tmp_path / "whole/packing", load_receiver("nano-mistral", device="cpu")).sizes) == 5
 
 
 def test_packed_notes_stand_as_the_soft_tokens_of_their_bridge(sender: Sender, receiver: Receiver) -> None:
     rows = records(1)
     notes = Notes(AttentiveConfig(tokens_per_soft_token=2, stride=2), sender, receiver)
-    assert notes.packed(Packing(receiver, notes.sizes(rows)), rows).stride == 2
+    assert notes.packed(Packing(receiver, notes.sizes(rows, most=8)), rows).stride == 2
