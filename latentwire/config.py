@@ -335,7 +335,7 @@ def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, w
             "give them, for example --set sender.layer=[0,1,2], or take bridge.name=pooled"
         )
     # what came later and is left alone changes nothing, so runs from before there was a choice keep their identity
-    unused = _left_alone(bridge, "gain", "apart", "stride")
+    unused = _left_alone(bridge, "gain", "apart", "stride", "unfold")
     return config.model_copy(update={"bridge": bridge.model_dump(exclude=unused)})
 
 

@@ -264,9 +264,8 @@ class _Answers:
     @torch.no_grad()
     def _measured(self, messages: Sequence[SoftTokens | None]) -> list[_Likelihoods]:
         found: dict[int, _Likelihoods] = {}
-        lengths = [self.receiver.count_tokens(self.row.receiver_prompt) + len(self.gold_ids) + self.soft.vectors.shape[1]] * len(
-            messages
-        )
+        message = self.soft.vectors.shape[1] * self.soft.read_per_token
+        lengths = [self.receiver.count_tokens(self.row.receiver_prompt) + len(self.gold_ids) + message] * len(messages)
         for part in in_parts(lengths, self.receiver.device):
             for index, measured in zip(part, self._part([messages[index] for index in part]), strict=True):
                 found[index] = measured

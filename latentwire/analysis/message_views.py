@@ -47,7 +47,7 @@ def stacked(messages: Sequence[SoftTokens]) -> SoftTokens:
     """Several batches of messages of equal shape as one."""
     verbatim = tuple(text for item in messages for text in item.verbatim)
     vectors, mask = torch.cat([item.vectors for item in messages]), torch.cat([item.mask for item in messages])
-    return SoftTokens(vectors, mask, verbatim, messages[0].stride)
+    return replace(messages[0], vectors=vectors, mask=mask, verbatim=verbatim)
 
 
 def sender_tokens(sender: Sender, text: str) -> list[str]:
@@ -162,14 +162,14 @@ def gradient_times_state(bridge: Bridge, read: SenderStates) -> Float[Tensor, "K
 
 @torch.no_grad()
 def attention_on(receiver: Receiver, prompt: Prompt, soft: SoftTokens, answer: Sequence[int]) -> tuple[list[float], str, float]:
-    """What the answer's tokens give to each soft token, how it was measured, and what they give to everything else."""
+    """What the answer's tokens give to each soft token and what unfolds it, how it was measured, and what to everything else."""
     prefix = receiver.prefix([prompt], soft)
     ids = torch.tensor([list(answer[:-1])], device=receiver.device, dtype=torch.long)
     embeddings = torch.cat([prefix.embeddings, receiver.embed(ids)], dim=1) if len(answer) > 1 else prefix.embeddings
     written = torch.arange(1, len(answer), device=receiver.device)[None]
     positions = torch.cat([prefix.positions, prefix.positions[:, -1:] + written], dim=1)
     first = len(receiver.prompter.prefix_ids(prompt)[0])
-    message = slice(first, first + soft.vectors.shape[1])
+    message = slice(first, first + soft.vectors.shape[1] * soft.read_per_token)
     weights = None
     with _eager(receiver.model) as is_eager:
         if is_eager:
@@ -188,7 +188,7 @@ def attention_on(receiver: Receiver, prompt: Prompt, soft: SoftTokens, answer: S
         return _gradient_shares(receiver, prompt, soft, answer), "gradient", 0.0
     # the rows that predict the answer's tokens: the end of the prompt, then all answer tokens but the last
     rows = torch.stack([layer[0, :, prefix.embeddings.shape[1] - 1 :].float().mean(dim=(0, 1)) for layer in layers]).mean(dim=0)
-    found = rows[message].tolist()
+    found = rows[message].unflatten(0, (-1, soft.read_per_token)).sum(dim=-1).tolist()
     return found, "attention", float(rows.sum()) - sum(found)
 
 

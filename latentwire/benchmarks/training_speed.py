@@ -69,7 +69,11 @@ class PaperStep:
         for index, row in enumerate(rows):
             before, after = self.receiver.prompter.prefix_ids(row.receiver_prompt)
             answers.append(self.receiver.answer_ids(row.receiver_prompt, row.answer))
-            pieces = [self._embedded(before), soft.vectors[index][soft.mask[index]].to(self.receiver.dtype), self._embedded(after)]
+            pieces = [
+                self._embedded(before),
+                soft.as_read(soft.vectors[index][soft.mask[index]]).to(self.receiver.dtype),
+                self._embedded(after),
+            ]
             prefixes.append(torch.cat([*pieces, self._embedded(answers[-1])]))
         longest = max(len(prefix) for prefix in prefixes)
         embeddings = torch.stack([F.pad(prefix, (0, 0, 0, longest - len(prefix))) for prefix in prefixes])

@@ -34,6 +34,12 @@ class BridgeConfig(Schema):
     stride: int = Field(
         1, ge=1, description="positions of the receiver that a soft token takes up; R stands words where they stand in the text"
     )
+    unfold: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="vectors, learned and the same for all messages, that the receiver reads behind each soft token; never sent",
+    )
 
     @property
     def sender_tokens_per_soft_token(self) -> int | None:
@@ -151,6 +157,8 @@ class Bridge(nn.Module):
         self.message = MessageSettings()
         #: learned; the longer a vector, the less of it the receiver's layers write over
         self.gain = nn.Parameter(torch.tensor(config.gain))
+        #: places where the receiver's layers take apart what a soft token says; units of the scale of its embeddings
+        self.unfold_embeddings = nn.Parameter(torch.randn(config.unfold, ends.receiver_width)) if config.unfold else None
 
     @abstractmethod
     def vectors(
@@ -163,7 +171,9 @@ class Bridge(nn.Module):
         # the sender may be on another device
         vectors, mask = self.vectors(read.states.to(self.gain.device).float(), read.mask.to(self.gain.device))
         vectors = vectors * torch.rsqrt(vectors.pow(2).mean(-1, keepdim=True) + 1e-6)
-        return SoftTokens(vectors * (self.ends.receiver_rms * self.gain) * mask[..., None], mask, stride=self.config.stride)
+        vectors = vectors * (self.ends.receiver_rms * self.gain) * mask[..., None]
+        unfold = None if self.unfold_embeddings is None else self.unfold_embeddings * self.ends.receiver_rms
+        return SoftTokens(vectors, mask, stride=self.config.stride, unfold=unfold)
 
     @property
     def num_params(self) -> int:

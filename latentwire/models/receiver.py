@@ -25,7 +25,7 @@ from latentwire.models.chat import Prompter, PromptStyle
 from latentwire.models.device import loading, pick_device, pick_dtype, placed
 from latentwire.models.freezing import freeze
 from latentwire.models.past import Past, keeps_all_positions, shared_start
-from latentwire.models.soft_tokens import Prefix, SoftTokens, positions_of, spread_positions
+from latentwire.models.soft_tokens import Prefix, SoftTokens, positions_of
 from latentwire.models.source import ModelSource, explained, resolve
 from latentwire.models.tokens import encode_plain
 from latentwire.models.trie import Branches, OptionTrie, behind, build_trie
@@ -106,50 +106,58 @@ class Receiver:
         flat = torch.tensor([token for before, after in pieces for token in (*before, *after)], device=self.device)
         embedded = self.embed(flat)
         rows, spread, at = [], [], 0
-        stride = 1 if soft is None else soft.stride
         for index, (before, after) in enumerate(pieces):
             head, tail = at + len(before), at + len(before) + len(after)
             middle = [] if soft is None else self._message(soft, index)
             rows.append(torch.cat([embedded[at:head], *middle, embedded[head:tail]]))
             at = tail
-            count = len(middle[0]) if middle else 0
-            self._check_length(index, len(rows[-1]) + count * (stride - 1), stride)
-            if stride > 1:
-                spread.append(spread_positions(len(rows[-1]), before=len(before), count=count, stride=stride))
+            positions = self._positions(index, len(rows[-1]), len(before), soft, len(middle[0]) if middle else 0)
+            if positions is not None:
+                spread.append(positions)
         length = max(len(row) for row in rows)
-        positions = torch.stack([F.pad(own, (length - len(own), 0)) for own in spread]).to(self.device) if spread else None
+        stacked = torch.stack([F.pad(own, (length - len(own), 0)) for own in spread]).to(self.device) if spread else None
         if len(rows) == 1:
-            return Prefix(rows[0][None], torch.ones(1, length, dtype=torch.bool, device=self.device), spread=positions)
+            return Prefix(rows[0][None], torch.ones(1, length, dtype=torch.bool, device=self.device), spread=stacked)
         embeddings = torch.stack([F.pad(row, (0, 0, length - len(row), 0)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         mask = torch.arange(length, device=self.device)[None, :] >= (length - lengths)[:, None]
-        return Prefix(embeddings, mask, spread=positions)
+        return Prefix(embeddings, mask, spread=stacked)
 
     def _even_prefix(self, rows: int, before: list[int], after: list[int], soft: SoftTokens | None) -> Prefix:
         """The same prompt in all rows, around messages of one length: nothing is padded, so nothing is done row by row."""
         words = self.embed(torch.tensor([[*before, *after]], dtype=torch.long, device=self.device)).expand(rows, -1, -1)
-        middle = [] if soft is None else [soft.vectors.to(self.embed.weight.dtype)]
+        middle = [] if soft is None else [soft.as_read(soft.vectors.to(self.embed.weight.dtype))]
         embeddings = torch.cat([words[:, : len(before)], *middle, words[:, len(before) :]], dim=1)
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.device)
         length = embeddings.shape[1]
-        count, stride = (0, 1) if soft is None else (soft.vectors.shape[1], soft.stride)
-        self._check_length(0, length + count * (stride - 1), stride)
-        if stride == 1:
-            return Prefix(embeddings, mask)
-        positions = spread_positions(length, before=len(before), count=count, stride=stride).to(self.device)
-        return Prefix(embeddings, mask, spread=positions[None].expand(rows, -1))
+        positions = self._positions(0, length, len(before), soft, middle[0].shape[1] if middle else 0)
+        return Prefix(embeddings, mask, spread=None if positions is None else positions.to(self.device)[None].expand(rows, -1))
 
-    def _check_length(self, row: int, tokens: int, stride: int) -> None:
+    def _positions(self, row: int, length: int, before: int, soft: SoftTokens | None, read: int) -> Int[Tensor, " length"] | None:
+        """Where the vectors of a row stand, ``read`` of them the message's; None where they stand one behind another.
+
+        Raises ``DataError`` where the row has more vectors or positions than the model reads.
+        """
+        if soft is None or not soft.is_spread:
+            self._check_length(row, length, "")
+            return None
+        each = soft.read_per_token
+        count = read // each
+        positions = soft.positions(length, before=before, count=count)
+        most = max(length, length + count * (soft.stride - each))
+        self._check_length(row, most, f" (each soft token counts as {max(soft.stride, each)})")
+        return positions
+
+    def _check_length(self, row: int, tokens: int, counted: str) -> None:
         if tokens >= self.max_tokens:
-            counted = f" (each soft token counts as {stride})" if stride > 1 else ""
             raise DataError(
                 f"row {row} gives the receiver {tokens} tokens{counted}, {self.source.name!r} reads at most {self.max_tokens}; "
                 "shorten the context or send a shorter message"
             )
 
     def _message(self, soft: SoftTokens, row: int) -> list[Float[Tensor, "_ D_r"]]:
-        """What stands in the hole of a row: soft tokens and, where there is any, verbatim text as ordinary tokens."""
-        found = [soft.vectors[row][soft.mask[row]].to(self.embed.weight.dtype)]
+        """What stands in the hole of a row: soft tokens as read and, where there is any, verbatim text as ordinary tokens."""
+        found = [soft.as_read(soft.vectors[row][soft.mask[row]].to(self.embed.weight.dtype))]
         if soft.verbatim and soft.verbatim[row]:
             ids = encode_plain(self.tokenizer, soft.verbatim[row])
             found.append(self.embed(torch.tensor(ids, dtype=torch.long, device=self.device)))

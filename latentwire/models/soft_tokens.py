@@ -1,12 +1,12 @@
 """What a receiver is given: messages of soft tokens, and the prefixes in which they stand.
 
-Shapes: B rows, K soft tokens, P prefix positions, D_r receiver width.
+Shapes: B rows, K soft tokens, U unfolding vectors, P prefix positions, D_r receiver width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -23,34 +23,40 @@ class SoftTokens:
 
     ``verbatim``: the text of each row that stands directly behind its soft tokens, or nothing where no row has any.
     ``stride``: how many of the receiver's positions each soft token takes up, itself at the first of them.
+    ``unfold``: what the receiver reads behind each soft token, the same in every message and never sent; spread over its stride.
     """
 
     vectors: Float[Tensor, "B K D_r"]
     mask: Bool[Tensor, "B K"]
     verbatim: tuple[str, ...] = ()
     stride: int = 1
+    unfold: Float[Tensor, "U D_r"] | None = None
 
     def __getitem__(self, rows: Tensor | slice) -> SoftTokens:
         chosen = self.verbatim[rows] if isinstance(rows, slice) else [self.verbatim[row] for row in rows.tolist() if self.verbatim]
-        return SoftTokens(self.vectors[rows], self.mask[rows], tuple(chosen), self.stride)
+        return replace(self, vectors=self.vectors[rows], mask=self.mask[rows], verbatim=tuple(chosen))
 
     @staticmethod
     def joined(messages: Sequence[SoftTokens]) -> SoftTokens:
         """Messages of several senders as one, end to end in this order; their verbatim texts stand behind all soft tokens.
 
         Raises:
-            MismatchError: they are for different numbers of rows, for receivers of different widths, or of different strides.
+            MismatchError: they are for different numbers of rows, for receivers of different widths, of different strides or
+                unfolded in different ways.
         """
         rows, widths = {len(item.mask) for item in messages}, {item.vectors.shape[-1] for item in messages}
         for what, sizes in (("rows", rows), ("width", widths), ("stride", {item.stride for item in messages})):
             if len(sizes) > 1:
                 raise MismatchError(f"messages that differ in {what} ({', '.join(map(str, sorted(sizes)))}) cannot be joined")
+        unfolded = [item.unfold for item in messages]
+        if any(own is not unfolded[0] and not (_equal(own, unfolded[0])) for own in unfolded):
+            raise MismatchError("messages whose bridges unfold them in different ways (bridge.unfold) cannot be joined")
         verbatim: tuple[str, ...] = ()
         if any(item.verbatim for item in messages):
             texts = [item.verbatim or ("",) * len(item.mask) for item in messages]
             verbatim = tuple(" ".join(filter(None, parts)) for parts in zip(*texts, strict=True))
         vectors, mask = torch.cat([item.vectors for item in messages], 1), torch.cat([item.mask for item in messages], 1)
-        return SoftTokens(vectors, mask, verbatim, messages[0].stride)
+        return replace(messages[0], vectors=vectors, mask=mask, verbatim=verbatim)
 
     @staticmethod
     def gathered(parts: Sequence[SoftTokens], rows: Sequence[Sequence[int]]) -> SoftTokens:
@@ -59,7 +65,7 @@ class SoftTokens:
         vectors = torch.cat([F.pad(part.vectors, (0, 0, 0, most - part.mask.shape[1])) for part in parts])
         mask = torch.cat([F.pad(part.mask, (0, most - part.mask.shape[1])) for part in parts])
         places = torch.tensor([row for group in rows for row in group], device=mask.device).argsort()
-        return SoftTokens(vectors[places], mask[places], stride=parts[0].stride)
+        return replace(parts[0], vectors=vectors[places], mask=mask[places], verbatim=())
 
     def shifted(self) -> SoftTokens:
         """Every row with the message of the row before it."""
@@ -69,6 +75,30 @@ class SoftTokens:
     def has_no_gaps(self) -> bool:
         """Whether all messages are of one length and soft tokens alone."""
         return not self.verbatim and bool(self.mask.all())
+
+    @property
+    def read_per_token(self) -> int:
+        """Vectors that the receiver reads for each soft token: itself and what unfolds it."""
+        return 1 if self.unfold is None else 1 + len(self.unfold)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether positions do not simply count what is read."""
+        return self.stride > 1 or self.unfold is not None
+
+    def as_read(self, vectors: Float[Tensor, "*B K D_r"]) -> Float[Tensor, "*B KU D_r"]:
+        """Soft tokens as the receiver reads them: each with what unfolds it behind it."""
+        if self.unfold is None:
+            return vectors
+        unfold = self.unfold.to(vectors.dtype).expand(*vectors.shape[:-1], -1, -1)
+        return torch.cat([vectors[..., None, :], unfold], dim=-2).flatten(-3, -2)
+
+    def positions(self, length: int, *, before: int, count: int) -> Int[Tensor, " length"]:
+        """Positions in a row of so many vectors, of which those of ``count`` soft tokens stand behind the first ``before``."""
+        places, each = torch.arange(length), self.read_per_token
+        inside = (places - before).clamp(0, count * each)
+        step = (inside % each - 1).clamp(min=0) * self.stride // max(1, each - 1)
+        return places.clamp(max=before) + inside // each * self.stride + step + (places - before - count * each).clamp(min=0)
 
     @property
     def tokens_per_row(self) -> Int[Tensor, " B"]:
@@ -131,10 +161,8 @@ class Prefix:
         return self.mask if self.past is None else torch.cat([self.past.mask_of(len(self.mask)), self.mask], dim=1)
 
 
-def spread_positions(length: int, *, before: int, count: int, stride: int) -> Int[Tensor, " length"]:
-    """Positions in a row of so many tokens, of which ``count``, behind the first ``before``, are soft and a stride apart."""
-    places = torch.arange(length)
-    return places + (places - before).clamp(0, count) * (stride - 1)
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is not None and other is not None and torch.equal(one, other)
 
 
 def positions_of(mask: Bool[Tensor, "B P"]) -> Int[Tensor, "B P"]:
