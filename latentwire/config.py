@@ -22,8 +22,8 @@ from latentwire.schema import Schema, validated
 STAGE_ONE = "stage1"
 #: the folder of a packing
 PACKING = "packing"
-#: what of a bridge a packing depends on: how many soft tokens it sends, how large they are at first and where they stand
-DECIDES_PACKING = ("name", "tokens_per_soft_token", "soft_tokens", "gain", "stride")
+#: what of a bridge a packing depends on: how many soft tokens it sends, how large they are at first and how they are read
+DECIDES_PACKING = ("name", "tokens_per_soft_token", "soft_tokens", "gain", "stride", "unfold")
 
 
 class ModelSettings(Schema):

@@ -100,9 +100,10 @@ class Packing(nn.Module):
 
     Args:
         gain: scale of soft tokens at first, in units of that of the receiver's embeddings.
+        unfold: vectors that the receiver reads behind each soft token, learned as a bridge's are.
     """
 
-    def __init__(self, receiver: Receiver, sizes: Iterable[int], *, gain: float = 1.0) -> None:
+    def __init__(self, receiver: Receiver, sizes: Iterable[int], *, gain: float = 1.0, unfold: int = 0) -> None:
         super().__init__()
         self.width, self.rms = receiver.width, receiver.embedding_rms
         self.table = receiver.embed.weight.detach().float()
@@ -110,6 +111,8 @@ class Packing(nn.Module):
         #: a bridge's soft tokens all have the same length, so nothing cannot be said by a vector of zeros
         self.nothing = nn.Parameter(torch.zeros(self.width, device=receiver.device))
         self.maps = nn.ParameterDict({str(size): self._first_map(size).to(receiver.device) for size in sorted(set(sizes))})
+        first = torch.randn(unfold, self.width).to(receiver.device) if unfold else None
+        self.unfold_embeddings = None if first is None else nn.Parameter(first)
 
     @property
     def sizes(self) -> list[int]:
@@ -149,7 +152,8 @@ class Packing(nn.Module):
             vectors = vectors.index_put((where,), torch.cat([said[:, :kept], nothing], dim=1))
         vectors = vectors * torch.rsqrt(vectors.pow(2).mean(-1, keepdim=True) + 1e-6)
         mask = torch.arange(most, device=device)[None] < torch.tensor(lengths, device=device)[:, None]
-        return SoftTokens(vectors.view(len(notes), most, self.width) * (self.rms * self.gain) * mask[..., None], mask)
+        vectors = vectors.view(len(notes), most, self.width) * (self.rms * self.gain) * mask[..., None]
+        return SoftTokens(vectors, mask, unfold=None if self.unfold_embeddings is None else self.unfold_embeddings * self.rms)
 
     def _placed(self, records: Sequence[Record]) -> Float[Tensor, "records from"]:
         """The embeddings of each record's tokens at their places; tokens of one place are added up."""
@@ -234,7 +238,8 @@ def load_packing(folder: Path, receiver: Receiver) -> Packing:
     path = find_packing(folder)
     try:
         tensors = load_file(path)
-        packing = Packing(receiver, [int(name.removeprefix("maps.")) for name in tensors if name.startswith("maps.")])
+        sizes = [int(name.removeprefix("maps.")) for name in tensors if name.startswith("maps.")]
+        packing = Packing(receiver, sizes, unfold=len(tensors.get("unfold_embeddings", ())))
         packing.load_state_dict(tensors)
     except (SafetensorError, ValueError, RuntimeError):
         raise ArtefactError(f"packing {str(path)!r} is cut, corrupt or of another receiver; remove it and learn it again") from None

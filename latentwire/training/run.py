@@ -226,6 +226,8 @@ def alignment_for(
 ) -> Alignment | None:
     """The alignment that the config's training asks for, if any.
 
+    A bridge that is drawn towards a packing begins with the vectors by which the receiver unfolds that.
+
     Raises:
         ArtefactError: it is to a packing, and there is none beside stage one.
     """
@@ -233,7 +235,10 @@ def alignment_for(
     if not settings.aligns:
         return None
     if settings.align_to == "packing":
-        return Alignment(sender, receiver, bridge, rows, packing=load_packing(config.packing_folder, receiver))
+        packing = load_packing(config.packing_folder, receiver)
+        if bridge.unfold_embeddings is not None and packing.unfold_embeddings is not None:
+            bridge.unfold_embeddings.data.copy_(packing.unfold_embeddings)
+        return Alignment(sender, receiver, bridge, rows, packing=packing)
     return Alignment(sender, receiver, bridge, rows, to=settings.align_to)
 
 
@@ -268,7 +273,8 @@ def learn_packing(
     train, validation, _, _ = _read_rows(run, sender, receiver, say)
     notes = Notes(bridge_config(run.bridge), sender, receiver)
     torch.manual_seed(run.seed)
-    packing = Packing(receiver, notes.sizes(train, most=config.packing.most_said), gain=bridge_config(run.bridge).gain)
+    settings = bridge_config(run.bridge)
+    packing = Packing(receiver, notes.sizes(train, most=config.packing.most_said), gain=settings.gain, unfold=settings.unfold)
     bundles = RowBundles(train, run.training.questions_per_message)
     learner = PackingLearner(packing, notes, redrawn=config.packing.redrawn)
     trainer = Trainer(run, learner=learner, train=bundles, validation=validation, folder=folder, hooks=hooks)

@@ -314,3 +314,32 @@ def test_packed_notes_stand_as_the_soft_tokens_of_their_bridge(sender: Sender, r
     rows = records(1)
     notes = Notes(AttentiveConfig(tokens_per_soft_token=2, stride=2), sender, receiver)
     assert notes.packed(Packing(receiver, notes.sizes(rows, most=8)), rows).stride == 2
+
+
+def test_a_bridge_begins_with_what_unfolds_its_packing(sender: Sender, receiver: Receiver, tmp_path: Path) -> None:
+    from latentwire.training.run import alignment_for, new_bridge
+
+    rows = records(1)
+    overrides = [f"{key}={value}" for key, value in SMALL.items()]
+    config = load_config(CONFIG, [*overrides, f"output_dir={tmp_path / 'run'}", "bridge.unfold=3"])
+    assert config.packing_run.bridge["unfold"] == 3
+    notes = Notes(AttentiveConfig(tokens_per_soft_token=2, unfold=3), sender, receiver)
+    packing = Packing(receiver, notes.sizes(rows, most=8), unfold=3)
+    soft = notes.packed(packing, rows)
+    answers = [receiver.answer_ids(row.receiver_prompt, row.answer) for row in rows]
+    log_probs, _ = receiver.answer_log_probs(receiver.prefix([row.receiver_prompt for row in rows], soft), answers)
+    log_probs.sum().backward()
+    learned = packing.unfold_embeddings
+    assert learned is not None
+    assert learned.grad is not None
+    assert (learned.grad.norm(dim=1) > 0).all()
+    save_packing(packing, config.packing_folder)
+    bridge = new_bridge(config, sender, receiver)
+    assert bridge.unfold_embeddings is not None
+    assert not torch.equal(bridge.unfold_embeddings, learned)
+    alignment = alignment_for(config, sender, receiver, bridge, rows)
+    assert torch.equal(bridge.unfold_embeddings, learned)
+    assert alignment is not None
+    assert alignment.packing is not None
+    assert alignment.packing.unfold_embeddings is not None
+    assert not alignment.packing.unfold_embeddings.requires_grad
