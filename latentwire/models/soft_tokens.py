@@ -23,7 +23,8 @@ class SoftTokens:
 
     ``verbatim``: the text of each row that stands directly behind its soft tokens, or nothing where no row has any.
     ``stride``: how many of the receiver's positions each soft token takes up, itself at the first of them.
-    ``unfold``: what the receiver reads behind each soft token, the same in every message and never sent; spread over its stride.
+    ``unfold``: what the receiver reads behind each soft token, the same in every message and never sent; with it they
+    stand evenly over its stride.
     """
 
     vectors: Float[Tensor, "B K D_r"]
@@ -97,8 +98,8 @@ class SoftTokens:
         """Positions in a row of so many vectors, of which those of ``count`` soft tokens stand behind the first ``before``."""
         places, each = torch.arange(length), self.read_per_token
         inside = (places - before).clamp(0, count * each)
-        step = (inside % each - 1).clamp(min=0) * self.stride // max(1, each - 1)
-        return places.clamp(max=before) + inside // each * self.stride + step + (places - before - count * each).clamp(min=0)
+        message = inside // each * self.stride + inside % each * self.stride // each
+        return places.clamp(max=before) + message + (places - before - count * each).clamp(min=0)
 
     @property
     def tokens_per_row(self) -> Int[Tensor, " B"]:
