@@ -46,7 +46,8 @@ class AttentiveConfig(BridgeConfig):
     def build(self, ends: BridgeEnds) -> Bridge:
         return AttentiveBridge(self, ends)
 
-    def describe_rate(self) -> str:
+    @property
+    def rate(self) -> str:
         return f"one soft token per {self.tokens_per_soft_token} sender tokens"
 
 

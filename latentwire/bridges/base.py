@@ -65,9 +65,14 @@ class BridgeConfig(Schema):
     def build(self, ends: BridgeEnds) -> Bridge:
         """A freshly initialised bridge between models of these widths."""
 
+    @property
     @abstractmethod
-    def describe_rate(self) -> str:
+    def rate(self) -> str:
         """How many soft tokens a message has, in words."""
+
+    def describe_rate(self) -> str:
+        """How many soft tokens a message has and what the receiver reads beside them, in words."""
+        return self.rate + (f", unfolded by {self.unfold} vectors each" if self.unfold else "")
 
     def num_params(self, ends: BridgeEnds) -> int:
         """Trainable parameters, counted without allocating them."""

@@ -25,7 +25,8 @@ class LinearConfig(BridgeConfig):
     def build(self, ends: BridgeEnds) -> Bridge:
         return LinearBridge(self, ends)
 
-    def describe_rate(self) -> str:
+    @property
+    def rate(self) -> str:
         return f"one soft token per {self.tokens_per_soft_token} sender tokens"
 
 

@@ -33,7 +33,8 @@ class PerceiverConfig(BridgeConfig):
     def build(self, ends: BridgeEnds) -> Bridge:
         return PerceiverBridge(self, ends)
 
-    def describe_rate(self) -> str:
+    @property
+    def rate(self) -> str:
         return f"{self.soft_tokens} soft tokens per message"
 
 

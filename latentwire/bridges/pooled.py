@@ -41,7 +41,8 @@ class PooledConfig(BridgeConfig):
     def build(self, ends: BridgeEnds) -> Bridge:
         return PooledBridge(self, ends)
 
-    def describe_rate(self) -> str:
+    @property
+    def rate(self) -> str:
         return f"one soft token per {self.tokens_per_soft_token} sender tokens"
 
 

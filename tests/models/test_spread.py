@@ -188,6 +188,7 @@ def test_the_receiver_reads_what_unfolds_a_message() -> None:
 
 def test_a_bridge_learns_what_unfolds_its_messages_and_keeps_it(tmp_path: object) -> None:
     config = bridge_config({"name": "pooled", "tokens_per_soft_token": 2, "stride": 2, "unfold": 3})
+    assert config.describe_rate() == "one soft token per 2 sender tokens, unfolded by 3 vectors each"
     receiver = load_receiver("nano-mistral")
     ends = BridgeEnds(sender_width=8, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)
     bridge = config.build(ends)
