@@ -72,7 +72,7 @@ class BridgeConfig(Schema):
 
     def describe_rate(self) -> str:
         """How many soft tokens a message has and what the receiver reads beside them, in words."""
-        return self.rate + (f", unfolded by {self.unfold} vectors each" if self.unfold else "")
+        return self.rate + (f", unfolded by {self.unfold} vector{'s' if self.unfold > 1 else ''} each" if self.unfold else "")
 
     def num_params(self, ends: BridgeEnds) -> int:
         """Trainable parameters, counted without allocating them."""

@@ -49,8 +49,7 @@ class SoftTokens:
         for what, sizes in (("rows", rows), ("width", widths), ("stride", {item.stride for item in messages})):
             if len(sizes) > 1:
                 raise MismatchError(f"messages that differ in {what} ({', '.join(map(str, sorted(sizes)))}) cannot be joined")
-        unfolded = [item.unfold for item in messages]
-        if any(own is not unfolded[0] and not (_equal(own, unfolded[0])) for own in unfolded):
+        if not all(_equal(item.unfold, messages[0].unfold) for item in messages):
             raise MismatchError("messages whose bridges unfold them in different ways (bridge.unfold) cannot be joined")
         verbatim: tuple[str, ...] = ()
         if any(item.verbatim for item in messages):
@@ -163,7 +162,7 @@ class Prefix:
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is not None and other is not None and torch.equal(one, other)
+    return one is other or (one is not None and other is not None and torch.equal(one, other))
 
 
 def positions_of(mask: Bool[Tensor, "B P"]) -> Int[Tensor, "B P"]:
