@@ -224,3 +224,17 @@ def test_runs_from_before_a_setting_came_keep_their_identity() -> None:
 def test_saved_config_reads_back_as_itself() -> None:
     config = build("training.lr=3e-4", "data.train_rows=9")
     assert build_config(config.model_dump(mode="json"), where="config") == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "default", "other"), [("gain", 1.0, 2.0), ("stride", 1, 2), ("unfold", 0, 2), ("apart", False, True)]
+)
+def test_a_bridge_setting_that_came_later_and_is_left_alone_makes_no_other_run(
+    setting: str, default: object, other: object
+) -> None:
+    bridge = {"name": "pooled", "hidden_size": 64}
+    left_alone, said, changed = (
+        build_config({**SMALL, "bridge": {**bridge, **more}}, where="config") for more in ({}, {setting: default}, {setting: other})
+    )
+    assert setting not in left_alone.bridge
+    assert said.identity == left_alone.identity != changed.identity

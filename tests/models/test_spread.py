@@ -18,6 +18,7 @@ from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import SenderStates
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
+from latentwire.training.optimisers import Optimiser
 from tests.conftest import FAMILIES, WIDTH
 from tests.models.test_receiver import ASK, OPTIONS, PROMPTS, one_by_one, ragged, receiver_of, sharpened
 
@@ -199,6 +200,9 @@ def test_a_bridge_learns_what_unfolds_its_messages_and_keeps_it(tmp_path: object
     log_probs.sum().backward()
     assert bridge.unfold_embeddings is not None
     assert (bridge.unfold_embeddings.grad.norm(dim=1) > 0).all()  # type: ignore[union-attr]
+    optimiser = Optimiser(bridge.named_parameters(), name="muon", lr=0.1, weight_decay=0.0, total_steps=1, warmup_steps=0)
+    muon = [parameter for group in optimiser.parts[0].param_groups for parameter in group["params"]]
+    assert len(muon) == 2, "the two layers of the bridge; what unfolds is no matrix"
     bridge.save_pretrained(str(tmp_path))
     loaded = Bridge.from_pretrained(str(tmp_path))(read).unfold
     assert loaded is not None
