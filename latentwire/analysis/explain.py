@@ -207,10 +207,10 @@ def _largest(values: Tensor) -> tuple[tuple[int, float], ...]:
 
 def _groups(bridge: Bridge, soft_tokens: int, sender_tokens: int) -> list[tuple[int, int]] | None:
     """First and last sender token of each soft token's own group, None where the bridge does not pool neighbours."""
-    rate = getattr(bridge.config, "tokens_per_soft_token", None)
-    if rate is None or soft_tokens != -(-sender_tokens // rate):
+    config, size = bridge.config, bridge.config.sender_tokens_per_soft_token
+    if size is None or soft_tokens != config.soft_tokens_of(sender_tokens):
         return None
-    return [(start, min(start + rate, sender_tokens) - 1) for start in range(0, sender_tokens, rate)]
+    return [(start, min(start + size, sender_tokens) - 1) for start in range(config.skipped(sender_tokens), sender_tokens, size)]
 
 
 # ---------------------------------------------------------------------------------------------------------- effects

@@ -108,9 +108,7 @@ def _contexts(pair: BenchPair) -> Callable[[int], Candidate]:
         if tokens + 8 > sender.max_tokens:
             raise _EndsError(f"the sender reads at most {sender.max_tokens} tokens")
         row = dataclasses.replace(pair.rows[0], sender_prompt=context_of(pair, tokens))
-        settings = pair.bridge.config
-        rate = settings.sender_tokens_per_soft_token
-        soft = settings.fixed_soft_tokens or (-(-tokens // rate) if rate else 0)
+        soft = pair.bridge.config.soft_tokens_of(tokens) or 0
         if soft + question + 8 > receiver.max_tokens:
             raise _EndsError(f"the receiver reads at most {receiver.max_tokens} tokens, the message would have {soft}")
         return lambda turn: pair.predict(method, [row])

@@ -40,6 +40,9 @@ class BridgeConfig(Schema):
         le=256,
         description="vectors, learned and the same for all messages, that the receiver reads behind each soft token; never sent",
     )
+    skip: int = Field(
+        0, ge=0, description="sender tokens with which all contexts begin alike; the bridge does not read them, so none is sent"
+    )
 
     @property
     def sender_tokens_per_soft_token(self) -> int | None:
@@ -50,6 +53,15 @@ class BridgeConfig(Schema):
     def fixed_soft_tokens(self) -> int | None:
         """K where every message has K soft tokens, else None."""
         return None
+
+    def skipped(self, sender_tokens: int) -> int:
+        """How many tokens of a context of so many the bridge does not read: ``skip``, and none of a context that has no others."""
+        return self.skip if sender_tokens > self.skip else 0
+
+    def soft_tokens_of(self, sender_tokens: int) -> int | None:
+        """K for a context of so many sender tokens; None where the bridge does not say."""
+        size = self.sender_tokens_per_soft_token
+        return self.fixed_soft_tokens if size is None else -(-(sender_tokens - self.skipped(sender_tokens)) // size)
 
     @property
     def sees_groups(self) -> tuple[int, int] | None:
@@ -72,7 +84,9 @@ class BridgeConfig(Schema):
 
     def describe_rate(self) -> str:
         """How many soft tokens a message has and what the receiver reads beside them, in words."""
-        return self.rate + (f", unfolded by {self.unfold} vector{'s' if self.unfold > 1 else ''} each" if self.unfold else "")
+        skipped = f" behind the first {self.skip}" if self.skip else ""
+        unfolded = f", unfolded by {self.unfold} vector{'s' if self.unfold > 1 else ''} each" if self.unfold else ""
+        return self.rate + skipped + unfolded
 
     def num_params(self, ends: BridgeEnds) -> int:
         """Trainable parameters, counted without allocating them."""
@@ -174,7 +188,8 @@ class Bridge(nn.Module):
     def forward(self, read: SenderStates) -> SoftTokens:
         """Soft tokens whose root mean square is ``gain`` times that of the receiver's embeddings."""
         # the sender may be on another device
-        vectors, mask = self.vectors(read.states.to(self.gain.device).float(), read.mask.to(self.gain.device))
+        states, mask = _behind(read.states.to(self.gain.device).float(), read.mask.to(self.gain.device), self.config.skip)
+        vectors, mask = self.vectors(states, mask)
         vectors = vectors * torch.rsqrt(vectors.pow(2).mean(-1, keepdim=True) + 1e-6)
         vectors = vectors * (self.ends.receiver_rms * self.gain) * mask[..., None]
         unfold = None if self.unfold_embeddings is None else self.unfold_embeddings * self.ends.receiver_rms
@@ -252,6 +267,21 @@ class Bridge(nn.Module):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, card=card)
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload LatentWire bridge"))
+
+
+def _behind(
+    states: Float[Tensor, "B S D_s"], mask: Bool[Tensor, "B S"], skip: int
+) -> tuple[Float[Tensor, "B T D_s"], Bool[Tensor, "B T"]]:
+    """What stands behind the first ``skip`` tokens of each context, and all of a context that has no others."""
+    if not skip:
+        return states, mask
+    length = mask.shape[1]
+    # as long as the longest may be, without asking the device which it is
+    places = torch.arange(max(length - skip, min(length, skip)), device=mask.device)
+    places = places + torch.where(mask.sum(dim=1, keepdim=True) > skip, skip, 0)
+    inside = places.clamp(max=length - 1)
+    mask = mask.gather(1, inside) & (places < length)
+    return states.gather(1, inside[..., None].expand(-1, -1, states.shape[2])), mask
 
 
 def _local_folder(location: str | Path, revision: str | None) -> Path:

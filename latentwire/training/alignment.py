@@ -139,12 +139,12 @@ class Alignment:
             ours = self.receiver.tokenizer(words, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             theirs = self.sender.tokenizer(row.sender_prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             config, tokens = self.bridge.config, tuple(ours["input_ids"])
-            size = config.sender_tokens_per_soft_token
+            size, skipped = config.sender_tokens_per_soft_token or 1, config.skipped(len(theirs["input_ids"]))
             groups = self.notes.length(row)
             if self.to == "text":
                 shared = overlap(theirs["offset_mapping"], ours["offset_mapping"])
                 # a token that stands for no character (a lone space) is where the one before it is
-                homes = [place // (size or 1) for place in shared.argmax(dim=0).cummax(dim=0).values.tolist()]
+                homes = [max(0, place - skipped) // size for place in shared.argmax(dim=0).cummax(dim=0).values.tolist()]
             else:
                 homes = spread(len(tokens), groups)
             back, ahead = (self.to == "text" and config.sees_groups) or (NOTE_SHIFT, NOTE_SHIFT)

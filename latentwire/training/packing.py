@@ -83,7 +83,8 @@ def soft_token_starts(config: BridgeConfig, sender: Sender, text: str) -> list[i
     if config.fixed_soft_tokens:
         return None
     encoded = sender.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    return [start for start, _ in encoded["offset_mapping"]][:: config.sender_tokens_per_soft_token or 1]
+    starts = [start for start, _ in encoded["offset_mapping"]]
+    return starts[config.skipped(len(starts)) :: config.sender_tokens_per_soft_token or 1]
 
 
 def sentence_shares(text: str, starts: Sequence[int], records: int) -> tuple[int, ...] | None:

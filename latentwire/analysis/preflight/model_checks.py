@@ -224,15 +224,13 @@ def _number(value: Any) -> float | None:
 def soft_tokens_per_message(posed: Posed) -> tuple[float | None, bool]:
     """Mean soft tokens of a message of this task, None where the bridge does not say; and whether they grow with the text."""
     settings = bridge_config(posed.config.bridge)
-    fixed = getattr(settings, "soft_tokens", None)
-    rate = getattr(settings, "tokens_per_soft_token", None)
-    if fixed is not None or rate is None:
-        return (None if fixed is None else float(fixed)), False
+    if settings.sender_tokens_per_soft_token is None:
+        return (None if settings.fixed_soft_tokens is None else float(settings.fixed_soft_tokens)), False
     rows = (posed.fittings.get("validation") or posed.fittings["train"]).fitted[:200]
     if not rows:
         return None, True
     ids, skip = posed.sender.context_ids([row.sender_prompt for row in rows])
-    return statistics.fmean(-(-(len(own) - skip) // rate) for own in ids), True
+    return statistics.fmean(settings.soft_tokens_of(len(own) - skip) or 0 for own in ids), True
 
 
 def bits_suffice(posed: Posed, reading: Reading | None, run_folder: Path | None) -> Check:
