@@ -23,7 +23,7 @@ STAGE_ONE = "stage1"
 #: the folder of a packing
 PACKING = "packing"
 #: what of a bridge a packing depends on: how many soft tokens it sends, how large they are at first and how they are read
-DECIDES_PACKING = ("name", "tokens_per_soft_token", "soft_tokens", "gain", "stride", "unfold", "skip")
+DECIDES_PACKING = ("name", "tokens_per_soft_token", "soft_tokens", "gain", "stride", "unfold", "unfold_start", "skip")
 
 
 class ModelSettings(Schema):
@@ -335,7 +335,7 @@ def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, w
             "give them, for example --set sender.layer=[0,1,2], or take bridge.name=pooled"
         )
     # what came later and is left alone changes nothing, so runs from before there was a choice keep their identity
-    unused = _left_alone(bridge, "gain", "apart", "stride", "unfold", "skip")
+    unused = _left_alone(bridge, "gain", "apart", "stride", "unfold", "unfold_start", "skip")
     return config.model_copy(update={"bridge": bridge.model_dump(exclude=unused)})
 
 

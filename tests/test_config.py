@@ -228,7 +228,14 @@ def test_saved_config_reads_back_as_itself() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "default", "other"),
-    [("gain", 1.0, 2.0), ("stride", 1, 2), ("unfold", 0, 2), ("skip", 0, 2), ("apart", False, True)],
+    [
+        ("gain", 1.0, 2.0),
+        ("stride", 1, 2),
+        ("unfold", 0, 2),
+        ("unfold_start", "listening", "drawn"),
+        ("skip", 0, 2),
+        ("apart", False, True),
+    ],
 )
 def test_a_bridge_setting_that_came_later_and_is_left_alone_makes_no_other_run(
     setting: str, default: object, other: object

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -39,6 +39,9 @@ class BridgeConfig(Schema):
         ge=0,
         le=256,
         description="vectors, learned and the same for all messages, that the receiver reads behind each soft token; never sent",
+    )
+    unfold_start: Literal["listening", "drawn"] = Field(
+        "listening", description="where these begin: in vectors that make the receiver take notice of soft tokens, or at random"
     )
     skip: int = Field(
         0, ge=0, description="sender tokens with which all contexts begin alike; the bridge does not read them, so none is sent"

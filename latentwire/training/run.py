@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from latentwire.bridges import bridge_config
-from latentwire.bridges.base import WEIGHTS_FILE, Bridge, BridgeEnds, BridgePair, identity_of
+from latentwire.bridges.base import WEIGHTS_FILE, Bridge, BridgeConfig, BridgeEnds, BridgePair, identity_of
 from latentwire.bridges.card import bridge_card
 from latentwire.config import RunConfig
 from latentwire.data.budget import describe_cuts, fit_rows
@@ -42,6 +43,7 @@ from latentwire.training.packing import Notes, Packing, find_packing, load_packi
 from latentwire.training.parallel import Team, join_team, leave_team
 from latentwire.training.portrait import ROWS_FILE, portrait
 from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
+from latentwire.training.unfolding import listening_vectors
 
 SUMMARY_FILE, CONFIG_FILE, ARTEFACT_FOLDER = "train.json", "config.json", "bridge"
 
@@ -275,6 +277,7 @@ def learn_packing(
     torch.manual_seed(run.seed)
     settings = bridge_config(run.bridge)
     packing = Packing(receiver, notes.sizes(train, most=config.packing.most_said), gain=settings.gain, unfold=settings.unfold)
+    begin_unfolding(packing.unfold_embeddings, settings, receiver, run.seed)
     bundles = RowBundles(train, run.training.questions_per_message)
     learner = PackingLearner(packing, notes, redrawn=config.packing.redrawn)
     trainer = Trainer(run, learner=learner, train=bundles, validation=validation, folder=folder, hooks=hooks)
@@ -357,8 +360,16 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
     )
     if settings.init is not None:
         _take_weights(bridge, settings.init)
+    else:
+        begin_unfolding(bridge.unfold_embeddings, settings, receiver, config.seed)
     bridge.message = config.message
     return bridge.to(receiver.device)
+
+
+def begin_unfolding(vectors: nn.Parameter | None, settings: BridgeConfig, receiver: Receiver, seed: int) -> None:
+    """Puts what unfolds soft tokens where ``bridge.unfold_start`` says; drawn it already is."""
+    if vectors is not None and settings.unfold_start == "listening":
+        vectors.data.copy_(listening_vectors(receiver, settings, seed=seed))
 
 
 def _take_weights(bridge: Bridge, location: str) -> None:
