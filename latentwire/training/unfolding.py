@@ -17,6 +17,7 @@ from torch import Tensor
 
 from latentwire.bridges.base import BridgeConfig
 from latentwire.models.receiver import Receiver
+from latentwire.models.sender import lower_blocks
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
 
@@ -55,14 +56,10 @@ def notice(
         unfold=vectors * receiver.embedding_rms,
     )
     prefix = receiver.prefix([Prompt("", "")] * len(soft.mask), soft, open_end=True)
-    output = receiver.model.get_decoder()(
-        inputs_embeds=prefix.embeddings,
-        attention_mask=prefix.mask.long(),
-        position_ids=prefix.positions,
-        use_cache=False,
-        output_hidden_states=True,
+    output = lower_blocks(receiver.model.get_decoder(), 1)(
+        inputs_embeds=prefix.embeddings, attention_mask=prefix.mask.long(), position_ids=prefix.positions, use_cache=False
     )
-    states = output.hidden_states[1][:, -len(vectors) :].float().unflatten(0, (GROUPS, COMPARED))
+    states = output.last_hidden_state[:, -len(vectors) :].float().unflatten(0, (GROUPS, COMPARED))
     noticed: Tensor = states.var(dim=1).sum(-1).mean(0) / states.pow(2).sum(-1).mean((0, 1))
     return noticed
 
