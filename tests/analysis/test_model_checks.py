@@ -83,7 +83,10 @@ def test_a_question_that_gives_its_answer_away_is_found(reading: Reading) -> Non
 def test_without_capacity_the_command_that_measures_it_is_named(record1: Posed, reading: Reading, tmp_path: Path) -> None:
     found = bits_suffice(record1, reading, tmp_path)
     assert (found.status, found.mend) == ("skip", f"run `latentwire capacity {tmp_path}`")
-    assert found.numbers["wanted"] == max(reading.bits.needed.value, reading.content_bits or 0)
+    assert found.numbers["wanted"] == reading.content_bits
+    # a receiver whose own guess is far off needs no more than the context holds
+    unlikely = replace(reading, content_bits=1.5)
+    assert bits_suffice(record1, unlikely, tmp_path).numbers["wanted"] == 1.5 < reading.bits.needed.value
     assert "the sender does not know the question" in found.text
 
 
@@ -112,6 +115,13 @@ def test_needed_bits_are_held_against_measured_ones(
         tokens, grows = soft_tokens_per_message(record1)
         assert grows
         assert found.numbers["carried"] == pytest.approx(carried * (tokens or 0))
+
+
+def test_too_few_bits_do_not_condemn_a_bridge_whose_task_arrives(record1: Posed, reading: Reading, tmp_path: Path) -> None:
+    trained_on(tmp_path, "tinyworld_code8")
+    (tmp_path / "capacity.json").write_text(json.dumps({"bits_per_soft_token": 0.1, "best_bits": 2.0}))
+    assert bits_suffice(record1, reading, tmp_path).status == "fail"
+    assert bits_suffice(record1, reading, tmp_path, works=True).status == "warn"
 
 
 def test_codes_that_a_bridge_was_never_taught_do_not_condemn_it(record1: Posed, reading: Reading, tmp_path: Path) -> None:

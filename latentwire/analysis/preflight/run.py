@@ -135,13 +135,19 @@ def _model_checks(
     posed: Posed, reading: Reading | None, models: _Models, request: PreflightRequest, entries: Sequence[LimitEntry]
 ) -> list[Check]:
     """The checks that need the receiver, and those that need the trained bridge and its sender where there is one."""
-    checks = [receiver_reads(posed, reading), message_is_needed(reading), bits_suffice(posed, reading, request.run_folder)]
-    measured_now = models.bridge is not None and models.sender is not None and reading is not None
+    own: list[Check] = []
     if models.bridge is not None and models.sender is not None and reading is not None:
         request.say(f"{posed.task.name}: the bridge sends")
         delivered = measure_bridge(posed, reading, models.bridge, models.sender, models.receiver)
-        checks.append(bridge_delivers(posed, reading, delivered, tasks_of_run(request.run_folder)))
-    return [*checks, measured_before(posed, entries, measured_now=measured_now)]
+        own.append(bridge_delivers(posed, reading, delivered, tasks_of_run(request.run_folder)))
+    works = any(check.status == "pass" for check in own)
+    return [
+        receiver_reads(posed, reading),
+        message_is_needed(reading),
+        bits_suffice(posed, reading, request.run_folder, works=works),
+        *own,
+        measured_before(posed, entries, measured_now=bool(own)),
+    ]
 
 
 class _Models:
