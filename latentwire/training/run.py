@@ -277,7 +277,7 @@ def learn_packing(
     torch.manual_seed(run.seed)
     settings = bridge_config(run.bridge)
     packing = Packing(receiver, notes.sizes(train, most=config.packing.most_said), gain=settings.gain, unfold=settings.unfold)
-    begin_unfolding(packing.unfold_embeddings, settings, receiver, run.seed)
+    _begin_unfolding(packing.unfold_embeddings, settings, receiver, run.seed)
     bundles = RowBundles(train, run.training.questions_per_message)
     learner = PackingLearner(packing, notes, redrawn=config.packing.redrawn)
     trainer = Trainer(run, learner=learner, train=bundles, validation=validation, folder=folder, hooks=hooks)
@@ -361,12 +361,12 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
     if settings.init is not None:
         _take_weights(bridge, settings.init)
     else:
-        begin_unfolding(bridge.unfold_embeddings, settings, receiver, config.seed)
+        _begin_unfolding(bridge.unfold_embeddings, settings, receiver, config.seed)
     bridge.message = config.message
     return bridge.to(receiver.device)
 
 
-def begin_unfolding(vectors: nn.Parameter | None, settings: BridgeConfig, receiver: Receiver, seed: int) -> None:
+def _begin_unfolding(vectors: nn.Parameter | None, settings: BridgeConfig, receiver: Receiver, seed: int) -> None:
     """Puts what unfolds soft tokens where ``bridge.unfold_start`` says; drawn it already is."""
     if vectors is not None and settings.unfold_start == "listening":
         vectors.data.copy_(listening_vectors(receiver, settings, seed=seed))
@@ -376,7 +376,8 @@ def _take_weights(bridge: Bridge, location: str) -> None:
     """The weights of the bridge in a run's folder or an artefact. Raises ``MismatchError`` where it is another one."""
     folder = Path(location).expanduser() / ARTEFACT_FOLDER
     known = Bridge.from_pretrained(folder if folder.is_dir() else location)
-    here, there = (item.config.model_dump(exclude={"init"}) for item in (bridge, known))
+    # where a bridge's own training began does not matter to what begins with it
+    here, there = (item.config.model_dump(exclude={"init", "unfold_start"}) for item in (bridge, known))
     if here != there:
         raise MismatchError(
             f"bridge.init = {location!r} holds another bridge ({'; '.join(_differences(there, here)[:3])}); "

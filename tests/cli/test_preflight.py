@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from latentwire.analysis.preflight import model_checks
+from latentwire.analysis.preflight import run as preflight
+from latentwire.analysis.preflight.findings import Check, Status
+from latentwire.analysis.preflight.model_checks import MeasuredBits
 from latentwire.cli.app import main
 from latentwire.training.run import train_run
 from tests.analysis.test_row_checks import gsm8k  # noqa: F401
@@ -58,6 +62,17 @@ def test_the_receiver_reads_and_the_bits_are_measured(run: Path, capsys: pytest.
     assert shown["task_bits"]["needed"]["value"] > 5
     assert found["bits"]["status"] == "skip"
     assert found["bits"]["mend"] == f"run `latentwire capacity {run}`"
+
+
+@pytest.mark.parametrize(("arrives", "bits"), [("pass", "warn"), ("warn", "fail")])
+def test_bits_are_a_warning_where_the_bridge_was_measured_to_work(
+    arrives: Status, bits: Status, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "bridge_delivers", lambda *_: Check("this bridge", arrives, "measured"))
+    monkeypatch.setattr(model_checks, "measured_bits", lambda _: MeasuredBits(per_soft_token=0.1, best=1.0))
+    monkeypatch.setattr(model_checks, "tasks_of_run", lambda _: ("tinyworld_code8",))
+    main(["preflight", "--bridge", str(run), "--task", "tinyworld_record1", "--rows", "6", "--json"])
+    assert checks(capsys)["bits"]["status"] == bits
 
 
 def test_a_receiver_that_cannot_read_an_open_task_fails(gsm8k: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811

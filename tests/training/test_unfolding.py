@@ -7,15 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from latentwire.bridges import bridge_config
 from latentwire.bridges.attentive import AttentiveConfig
 from latentwire.config import RunConfig, load_config
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import load_sender
-from latentwire.training.packing import Packing
-from latentwire.training.run import begin_unfolding, new_bridge
+from latentwire.training.packing import load_packing
+from latentwire.training.run import learn_packing, new_bridge
 from latentwire.training.unfolding import listening_vectors, notice
 from tests.conftest import FAMILIES
 from tests.models.test_receiver import receiver_of
+from tests.training.test_packing import CONFIG as PACKED
+from tests.training.test_packing import SMALL
 
 CONFIG = Path(__file__).parents[2] / "configs/codes.yaml"
 SETTINGS = AttentiveConfig(tokens_per_soft_token=3, stride=3, unfold=2)
@@ -63,7 +66,7 @@ def config(folder: Path, **more: str) -> RunConfig:
     return load_config(CONFIG, [f"bridge={{{bridge}}}", "seed=1", f"output_dir={folder}"])
 
 
-def test_a_new_bridge_and_a_packing_begin_with_them_unless_they_are_to_be_drawn(
+def test_a_new_bridge_begins_with_them_unless_they_are_to_be_drawn(
     receiver: Receiver, vectors: torch.Tensor, tmp_path: Path
 ) -> None:
     sender = load_sender("nano-llama", layer=1, device="cpu")
@@ -75,15 +78,25 @@ def test_a_new_bridge_and_a_packing_begin_with_them_unless_they_are_to_be_drawn(
     # nothing else is another bridge for it
     others = [{name: one for name, one in bridge.named_parameters() if "unfold" not in name} for bridge in (listening, drawn)]
     assert all(torch.equal(one, others[1][name]) for name, one in others[0].items())
-    packing = Packing(receiver, [1], unfold=2)
-    begin_unfolding(packing.unfold_embeddings, SETTINGS, receiver, 1)
-    assert packing.unfold_embeddings is not None
-    assert torch.equal(packing.unfold_embeddings, vectors)
+
+
+def test_a_packing_begins_with_them_too(receiver: Receiver, tmp_path: Path) -> None:
+    settings = [f"{key}={value}" for key, value in SMALL.items()]
+    learned = []
+    for start in ("listening", "drawn"):
+        bridge = f"bridge={{name: attentive, tokens_per_soft_token: 3, stride: 3, unfold: 2, unfold_start: {start}}}"
+        packed = load_config(PACKED, [*settings, bridge, "seed=1", f"output_dir={tmp_path / start}"])
+        learn_packing(packed, device="cpu")
+        vectors = load_packing(packed.packing_folder, receiver).unfold_embeddings
+        assert vectors is not None
+        learned.append((vectors - listening_vectors(receiver, bridge_config(packed.bridge), seed=1)).abs().max())
+    # two steps bring them no further
+    assert learned[0] < 0.05 < learned[1]
 
 
 def test_a_bridge_that_begins_with_another_keeps_what_that_learned(receiver: Receiver, tmp_path: Path) -> None:
     sender = load_sender("nano-llama", layer=1, device="cpu")
-    first = new_bridge(config(tmp_path), sender, receiver)
+    first = new_bridge(config(tmp_path, unfold_start="drawn"), sender, receiver)
     assert first.unfold_embeddings is not None
     first.unfold_embeddings.data.mul_(2)
     first.save_pretrained(tmp_path / "bridge")
