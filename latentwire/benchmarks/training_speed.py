@@ -65,7 +65,7 @@ class PaperStep:
         model.requires_grad_(True)
         read = self._states([row.sender_prompt for row in rows])
         soft = self.bridge(read)
-        prefixes, answers = [], []
+        prefixes, answers, spread = [], [], []
         for index, row in enumerate(rows):
             before, after = self.receiver.prompter.prefix_ids(row.receiver_prompt)
             answers.append(self.receiver.answer_ids(row.receiver_prompt, row.answer))
@@ -75,11 +75,13 @@ class PaperStep:
                 self._embedded(after),
             ]
             prefixes.append(torch.cat([*pieces, self._embedded(answers[-1])]))
+            spread.append(soft.positions(len(prefixes[-1]), before=len(before), count=int(soft.mask[index].sum())))
         longest = max(len(prefix) for prefix in prefixes)
         embeddings = torch.stack([F.pad(prefix, (0, 0, 0, longest - len(prefix))) for prefix in prefixes])
         lengths = torch.tensor([len(prefix) for prefix in prefixes], device=embeddings.device)
         mask = torch.arange(longest, device=embeddings.device)[None, :] < lengths[:, None]
-        logits = model(inputs_embeds=embeddings, attention_mask=mask.long()).logits.float()
+        positions = torch.stack([F.pad(own, (0, longest - len(own))) for own in spread]).to(embeddings.device)
+        logits = model(inputs_embeds=embeddings, attention_mask=mask.long(), position_ids=positions).logits.float()
         losses = []
         for row, length, answer in zip(logits, lengths.tolist(), answers, strict=True):
             wanted = torch.tensor(answer, device=row.device)

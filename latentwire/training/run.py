@@ -360,7 +360,7 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
     )
     if settings.init is not None:
         _take_weights(bridge, settings.init)
-    else:
+    elif not config.training.needs_packing:  # a packing brings its own
         _begin_unfolding(bridge.unfold_embeddings, settings, receiver, config.seed)
     bridge.message = config.message
     return bridge.to(receiver.device)

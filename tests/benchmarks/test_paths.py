@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from latentwire.benchmarks.stages import STAGES, measure_stages
 from latentwire.benchmarks.throughput import measure_throughput
 from latentwire.benchmarks.training_speed import PaperStep, compare_gradients, measure_training, our_trainer, step_config
 from latentwire.messages.channel import Channel
+from latentwire.training.run import new_bridge
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -103,9 +105,17 @@ def test_throughput_compares_rows_not_calls(writing: BenchPair) -> None:
     assert ratio["least"] == 10.0
 
 
-@pytest.mark.parametrize("kind", ["writing", "scoring"])
-def test_the_papers_procedure_gives_the_same_gradients(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("writing", {}), ("scoring", {}), ("writing", {"name": "pooled", "stride": 3, "unfold": 1})]
+)
+def test_the_papers_procedure_gives_the_same_gradients(
+    kind: str, settings: dict[str, object], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     pair: BenchPair = request.getfixturevalue(kind)
+    if settings:
+        changed = pair.config.model_copy(update={"bridge": settings})
+        bridge = new_bridge(changed, pair.parts.sender, pair.parts.receiver)
+        pair = replace(pair, config=changed, parts=replace(pair.parts, bridge=bridge))
     config = step_config(pair, 6)
     bridges = [copy.deepcopy(pair.bridge).requires_grad_(True).train() for _ in range(2)]
     trainer = our_trainer(pair, bridges[0], config, pair.rows[:6], tmp_path)
