@@ -92,7 +92,7 @@ class Terms(Schema):
 class TrainingSettings(Schema):
     """Optimisation of the bridge."""
 
-    steps: int = Field(2000, ge=1)
+    steps: int = Field(2000, ge=0, description="0: the bridge stays as it begins")
     batch_size: int = Field(16, ge=1, description="messages per step")
     questions_per_message: int = Field(1, ge=1, description="rows that share a context and are asked about one message in one pass")
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -335,7 +335,7 @@ def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, w
             "give them, for example --set sender.layer=[0,1,2], or take bridge.name=pooled"
         )
     # what came later and is left alone changes nothing, so runs from before there was a choice keep their identity
-    unused = _left_alone(bridge, "gain", "apart", "stride", "unfold", "unfold_start", "skip")
+    unused = _left_alone(bridge, "gain", "apart", "start", "stride", "unfold", "unfold_start", "skip")
     return config.model_copy(update={"bridge": bridge.model_dump(exclude=unused)})
 
 

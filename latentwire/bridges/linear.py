@@ -17,6 +17,11 @@ class LinearConfig(BridgeConfig):
 
     name: Literal["linear"] = "linear"
     tokens_per_soft_token: int = Field(1, ge=1, le=256)
+    start: Literal["drawn", "ridge"] = Field(
+        "drawn",
+        description="where its map begins: at random, or in closed form, from sender states to the receiver's embeddings of the "
+        "same words; with training.steps=0 it stays there",
+    )
 
     @property
     def sender_tokens_per_soft_token(self) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from latentwire.bridges.base import BridgeEnds
+from latentwire.bridges.linear import LinearBridge, LinearConfig
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
 from latentwire.messages.channel import Channel
@@ -40,8 +42,10 @@ class Ridge(Method):
 
     def fit(self, data: FitData) -> dict[str, Any]:
         texts = [[row.sender_prompt for row in rows] for rows in (data.train, data.validation)]
-        self.bridge, info = fit_ridge(self.parts.sender, self.parts.receiver, train=texts[0], validation=texts[1])
-        return info
+        sender, receiver = self.parts.sender, self.parts.receiver
+        ends = BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)
+        self.bridge = LinearBridge(LinearConfig(), ends).to(receiver.device).eval()
+        return fit_ridge(self.bridge, sender, receiver, train=texts[0], validation=texts[1])
 
     @torch.no_grad()
     def predict(self, examples: Sequence[Example], *, max_new_tokens: int, control: Control | None = None) -> list[Prediction]:

@@ -38,7 +38,7 @@ from latentwire.training.alignment import MOST_COUNTED_TEXTS, Alignment
 from latentwire.training.bundles import Bundles
 from latentwire.training.learners import BridgeLearner, StatesReader
 from latentwire.training.parallel import Team
-from latentwire.training.run import Prepared, Say, alignment_for
+from latentwire.training.run import Prepared, Say, alignment_for, begin_with_ridge
 
 TINY_WORLD = "tinyworld"
 WRITTEN = ("repeat", "go_on", "note")
@@ -59,6 +59,7 @@ def prepare_texts(config: RunConfig, sender: Sender, receiver: Receiver, bridge:
     held_out = TextBundles(writer, settings.validation_rows, config.seed, 1, held_out=True)
     validation = [held_out[index][0] for index in range(len(held_out))]
     counted = [train[index][0] for index in range(min(len(train), MOST_COUNTED_TEXTS))]
+    begin_with_ridge(bridge, sender, receiver, counted, validation, say)
     learner = PretrainingLearner(
         bridge,
         receiver,

@@ -7,14 +7,14 @@ with it, weighted by how many. The penalty is chosen on validation texts. Shapes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentwire.bridges.base import Bridge, BridgeEnds
-from latentwire.bridges.linear import LinearBridge, LinearConfig
+from latentwire.bridges.base import Bridge
+from latentwire.bridges.linear import LinearBridge
 from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
 from latentwire.training.alignment import overlap
@@ -24,12 +24,16 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 MOST_TEXTS = 2_000
 
 
+def wants_ridge(bridge: Bridge) -> TypeGuard[LinearBridge]:
+    """Whether the bridge is to begin in closed form; one that goes on from trained weights keeps them."""
+    return isinstance(bridge, LinearBridge) and bridge.config.start == "ridge" and bridge.config.init is None
+
+
+@torch.no_grad()
 def fit_ridge(
-    sender: Sender, receiver: Receiver, *, train: Sequence[str], validation: Sequence[str]
-) -> tuple[Bridge, dict[str, Any]]:
-    """The bridge with the lowest validation error, and ``{"penalty", "validation_r2", "tokens"}``."""
-    ends = BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)
-    bridge = LinearBridge(LinearConfig(), ends).eval()
+    bridge: LinearBridge, sender: Sender, receiver: Receiver, *, train: Sequence[str], validation: Sequence[str]
+) -> dict[str, Any]:
+    """Gives the bridge the map with the lowest validation error; returns ``{"penalty", "validation_r2", "tokens"}``."""
     states, wanted = aligned(sender, receiver, bridge, train[:MOST_TEXTS])
     held_states, held_wanted = aligned(sender, receiver, bridge, validation[:MOST_TEXTS])
     mean, target_mean = states.mean(0), wanted.mean(0)
@@ -44,14 +48,11 @@ def fit_ridge(
         found[penalty] = (float(1 - left / total), weight)
     best = max(found, key=lambda penalty: found[penalty][0])
     r2, weight = found[best]
-    with torch.no_grad():
-        bridge.project.weight.copy_(weight.T)
-        bridge.project.bias.copy_(target_mean - mean @ weight)
-    info = {"penalty": best, "validation_r2": round(r2, 5), "tokens": len(states)}
-    return bridge.to(receiver.device), info
+    bridge.project.weight.copy_(weight.T)
+    bridge.project.bias.copy_(target_mean - mean @ weight)
+    return {"penalty": best, "validation_r2": round(r2, 5), "tokens": len(states)}
 
 
-@torch.no_grad()
 def aligned(
     sender: Sender, receiver: Receiver, bridge: LinearBridge, texts: Sequence[str], *, batch_size: int = 64
 ) -> tuple[Float[Tensor, "N D_s"], Float[Tensor, "N D_r"]]:
@@ -61,7 +62,7 @@ def aligned(
     for start in range(0, len(texts), batch_size):
         part = list(texts[start : start + batch_size])
         read = sender.read(part)
-        normal = bridge.norm_in.to(read.states.device)(read.states.float()).double().cpu()
+        normal = bridge.norm_in(read.states.to(bridge.gain.device).float()).double().cpu()
         theirs = sender.tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         mine = receiver.tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)
         for row in range(len(part)):
@@ -70,5 +71,4 @@ def aligned(
             weights = shares[known] / shares[known].sum(1, keepdim=True)
             sources.append(normal[row][: len(shares)][known])
             targets.append(weights @ table[torch.tensor(mine["input_ids"][row])])
-    bridge.norm_in.to("cpu")
     return torch.cat(sources), torch.cat(targets)

@@ -42,6 +42,7 @@ from latentwire.training.packing import WEIGHTS_FILE as PACKING_FILE
 from latentwire.training.packing import Notes, Packing, find_packing, load_packing, save_packing
 from latentwire.training.parallel import Team, join_team, leave_team
 from latentwire.training.portrait import ROWS_FILE, portrait
+from latentwire.training.ridge import fit_ridge, wants_ridge
 from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
 from latentwire.training.unfolding import listening_vectors
 
@@ -210,6 +211,7 @@ def prepare_tasks(
 ) -> Prepared:
     """The rows of the config's tasks, their states cached, for a bridge."""
     train, validation, revisions, portraits = _read_rows(config, sender, receiver, say)
+    begin_with_ridge(bridge, sender, receiver, train, validation, say)
     texts = [row.sender_prompt for row in (*train, *validation)]
     cache = _filled_cache(config, sender, texts, team, cache_folder, say)
     settings = config.training
@@ -221,6 +223,16 @@ def prepare_tasks(
         alignment=alignment_for(config, sender, receiver, bridge, train),
     )
     return Prepared(learner, RowBundles(train, settings.questions_per_message), validation, revisions, portraits)
+
+
+def begin_with_ridge(
+    bridge: Bridge, sender: Sender, receiver: Receiver, train: Sequence[Example], validation: Sequence[Example], say: Say
+) -> None:
+    """Puts a bridge of ``start: ridge`` there, by the contexts of the rows."""
+    if wants_ridge(bridge):
+        texts = [list(dict.fromkeys(row.sender_prompt for row in rows)) for rows in (train, validation)]
+        found = fit_ridge(bridge, sender, receiver, train=texts[0], validation=texts[1])
+        say(f"ridge: {found['validation_r2']:.1%} of the variance of validation texts' embeddings, from {found['tokens']:,} tokens")
 
 
 def alignment_for(
@@ -377,7 +389,7 @@ def _take_weights(bridge: Bridge, location: str) -> None:
     folder = Path(location).expanduser() / ARTEFACT_FOLDER
     known = Bridge.from_pretrained(folder if folder.is_dir() else location)
     # where a bridge's own training began does not matter to what begins with it
-    here, there = (item.config.model_dump(exclude={"init", "unfold_start"}) for item in (bridge, known))
+    here, there = (item.config.model_dump(exclude={"init", "unfold_start", "start"}) for item in (bridge, known))
     if here != there:
         raise MismatchError(
             f"bridge.init = {location!r} holds another bridge ({'; '.join(_differences(there, here)[:3])}); "

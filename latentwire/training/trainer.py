@@ -132,6 +132,9 @@ class Trainer:
             NonFiniteLossError: a loss or gradient is no finite number; the log says so, the checkpoint is the last sound one.
         """
         settings = self.settings
+        if not settings.steps and self.best.step < 0:
+            self._report({"step": 0} | self.validate())
+            self.save()
         while self.step < settings.steps:
             started = time.perf_counter()
             entry = self.train_step()
@@ -139,8 +142,7 @@ class Trainer:
                 entry |= self.validate()
             self.seconds += time.perf_counter() - started
             if len(entry) > 1:
-                self.log.append(entry)
-                self.hooks.log(entry)
+                self._report(entry)
             self.hooks.advance(self.step)
             stopping = self.team.any(self.hooks.should_stop(), self.receiver.device) and self.step < settings.steps
             if self.step % settings.checkpoint_every == 0 or self.step == settings.steps or stopping:
@@ -150,6 +152,10 @@ class Trainer:
         self.module.load_state_dict(self.best.weights)
         self.module.eval()
         return self.best
+
+    def _report(self, entry: dict[str, Any]) -> None:
+        self.log.append(entry)
+        self.hooks.log(entry)
 
     def train_step(self) -> dict[str, Any]:
         """One update; returns ``{"step"}``, with diagnostics every ``log_every`` steps."""

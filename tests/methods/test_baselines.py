@@ -3,10 +3,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from latentwire.bridges.base import BridgeEnds
+from latentwire.bridges.linear import LinearBridge, LinearConfig
 from latentwire.data.readers import read_task
 from latentwire.data.task import load_task
 from latentwire.errors import DataError
@@ -18,6 +21,7 @@ from latentwire.methods.label_byte import LabelByte
 from latentwire.methods.linear_probe import LinearProbe, pooled_states
 from latentwire.methods.lora import Lora
 from latentwire.methods.prompt_tuning import PromptTuning
+from latentwire.models.sender import Sender, load_sender
 from latentwire.prompts import Prompt
 from latentwire.training.alignment import overlap
 from latentwire.training.ridge import fit_ridge
@@ -173,13 +177,16 @@ def test_overlap_counts_shared_characters() -> None:
 
 def test_ridge_maps_words_to_the_receivers_own_embeddings(parts: Parts) -> None:
     """Between a model and itself at layer 0 the map exists, up to the norm in front of it."""
-    from latentwire.models.sender import load_sender
-
     sender = load_sender("nano-mistral", layer=0, device="cpu")
     rows = read_task(load_task("tinyworld_record1"), "train", max_rows=300).examples
     texts = [row.sender_prompt for row in rows]
-    _, own = fit_ridge(sender, parts.receiver, train=texts[:250], validation=texts[250:])
-    _, other = fit_ridge(parts.sender, parts.receiver, train=texts[:250], validation=texts[250:])
+
+    def fitted(source: Sender) -> dict[str, Any]:
+        ends = BridgeEnds(sender_width=source.width, receiver_width=parts.receiver.width, receiver_rms=parts.receiver.embedding_rms)
+        bridge = LinearBridge(LinearConfig(), ends)
+        return fit_ridge(bridge, source, parts.receiver, train=texts[:250], validation=texts[250:])
+
+    own, other = fitted(sender), fitted(parts.sender)
     assert own["validation_r2"] > 0.9
     assert 0.3 < other["validation_r2"] < own["validation_r2"]
 
