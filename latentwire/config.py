@@ -334,6 +334,11 @@ def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, w
             f"{where}: bridge {bridge.name!r} mixes several sender layers and sender.layer is {config.sender.layer}; "
             "give them, for example --set sender.layer=[0,1,2], or take bridge.name=pooled"
         )
+    if not config.training.steps and not bridge.knows_at_first:
+        raise ConfigError(
+            f"{where}: training.steps = 0 does not fit: the bridge would stay as it was drawn; give 1 or more, begin from trained "
+            "weights with bridge.init, or take --set 'bridge={name: linear, start: ridge}'"
+        )
     # what came later and is left alone changes nothing, so runs from before there was a choice keep their identity
     unused = _left_alone(bridge, "gain", "apart", "start", "stride", "unfold", "unfold_start", "skip")
     return config.model_copy(update={"bridge": bridge.model_dump(exclude=unused)})

@@ -48,6 +48,11 @@ class BridgeConfig(Schema):
     )
 
     @property
+    def knows_at_first(self) -> bool:
+        """Whether the bridge says something before any step of training."""
+        return self.init is not None
+
+    @property
     def sender_tokens_per_soft_token(self) -> int | None:
         """R where every R sender tokens give one soft token in their order, else None."""
         return None

@@ -24,6 +24,10 @@ class LinearConfig(BridgeConfig):
     )
 
     @property
+    def knows_at_first(self) -> bool:
+        return super().knows_at_first or self.start == "ridge"
+
+    @property
     def sender_tokens_per_soft_token(self) -> int:
         return self.tokens_per_soft_token
 

@@ -48,10 +48,9 @@ def test_no_step_leaves_the_map_that_was_solved_for(tmp_path: Path) -> None:
     assert file_digest(tmp_path / "run/bridge/model.safetensors") == before
 
 
-def test_without_a_step_a_drawn_bridge_says_nothing(tmp_path: Path) -> None:
-    summary = train_run(config(tmp_path, bridge={"name": "linear"}), cache_folder=tmp_path / "cache")
-    assert summary["steps"] == 0
-    assert summary["validation"] < 0.4
+def test_a_drawn_bridge_needs_a_step(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training.steps = 0 does not fit: .*bridge.init.*start: ridge"):
+        config(tmp_path, bridge={"name": "linear"})
 
 
 def test_trained_weights_are_kept(tmp_path: Path) -> None:
@@ -87,7 +86,7 @@ def test_a_packing_and_other_bridges_have_no_such_choice(tmp_path: Path) -> None
 
 def test_a_linear_bridge_from_before_there_was_a_choice_is_the_same_run(tmp_path: Path) -> None:
     plain, said, other = (
-        config(tmp_path, bridge=bridge)
+        config(tmp_path, bridge=bridge, training={"steps": 1})
         for bridge in ({"name": "linear"}, {"name": "linear", "start": "drawn"}, {"name": "linear", "start": "ridge"})
     )
     assert "start" not in plain.bridge
