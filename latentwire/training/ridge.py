@@ -29,6 +29,12 @@ def wants_ridge(bridge: Bridge) -> TypeGuard[LinearBridge]:
     return isinstance(bridge, LinearBridge) and bridge.config.start == "ridge" and bridge.config.init is None
 
 
+def spread_texts(texts: Sequence[str]) -> list[str]:
+    """At most ``MOST_TEXTS`` different ones, evenly from all of them, since rows stand task by task."""
+    different = list(dict.fromkeys(texts))
+    return different[:: -(-len(different) // MOST_TEXTS) or 1]
+
+
 @torch.no_grad()
 def fit_ridge(
     bridge: LinearBridge, sender: Sender, receiver: Receiver, *, train: Sequence[str], validation: Sequence[str]

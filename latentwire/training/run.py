@@ -42,7 +42,7 @@ from latentwire.training.packing import WEIGHTS_FILE as PACKING_FILE
 from latentwire.training.packing import Notes, Packing, find_packing, load_packing, save_packing
 from latentwire.training.parallel import Team, join_team, leave_team
 from latentwire.training.portrait import ROWS_FILE, portrait
-from latentwire.training.ridge import fit_ridge, wants_ridge
+from latentwire.training.ridge import fit_ridge, spread_texts, wants_ridge
 from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
 from latentwire.training.unfolding import listening_vectors
 
@@ -228,10 +228,10 @@ def prepare_tasks(
 def begin_with_ridge(
     bridge: Bridge, sender: Sender, receiver: Receiver, train: Sequence[Example], validation: Sequence[Example], say: Say
 ) -> None:
-    """Puts a bridge of ``start: ridge`` there, by the contexts of the rows."""
+    """Puts a bridge of ``start: ridge`` there, by contexts from all over the rows."""
     if wants_ridge(bridge):
-        texts = [list(dict.fromkeys(row.sender_prompt for row in rows)) for rows in (train, validation)]
-        found = fit_ridge(bridge, sender, receiver, train=texts[0], validation=texts[1])
+        own, held_out = (spread_texts([row.sender_prompt for row in rows]) for rows in (train, validation))
+        found = fit_ridge(bridge, sender, receiver, train=own, validation=held_out)
         say(f"ridge: {found['validation_r2']:.1%} of the variance of validation texts' embeddings, from {found['tokens']:,} tokens")
 
 

@@ -15,6 +15,7 @@ from latentwire.errors import ConfigError
 from latentwire.files import file_digest
 from latentwire.training.parallel import Team
 from latentwire.training.pretraining import prepare_texts
+from latentwire.training.ridge import MOST_TEXTS, spread_texts
 from latentwire.training.run import load_pair, new_bridge, train_run
 
 
@@ -64,6 +65,15 @@ def test_trained_weights_are_kept(tmp_path: Path) -> None:
     train_run(onwards, cache_folder=tmp_path / "cache")
     first, second = (Bridge.from_pretrained(tmp_path / name / "bridge").state_dict() for name in ("run", "onwards"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_texts_are_taken_from_all_tasks() -> None:
+    many = [f"a{number}" for number in range(3 * MOST_TEXTS)] + [f"b{number}" for number in range(MOST_TEXTS)]
+    taken = spread_texts([text for text in many for _ in range(2)])
+    assert len(taken) == len(set(taken)) == MOST_TEXTS
+    assert sum(text.startswith("b") for text in taken) == MOST_TEXTS // 4
+    assert spread_texts(["one", "two", "one"]) == ["one", "two"]
+    assert spread_texts([]) == []
 
 
 def test_stage_one_begins_there_too(tmp_path: Path) -> None:
