@@ -23,7 +23,7 @@ push_results() {
 }
 
 run_experiment() {
-  local name="" gpu="" result="" asked owner log shell=$BASHPID
+  local name="" gpu="" result="" asked owner log code=0 shell=$BASHPID
   while (($#)); do
     case $1 in
       --) shift && break ;;
@@ -44,10 +44,12 @@ run_experiment() {
   fi
   log="$LATENTWIRE_RUNS/logs/$name.$(date -u +%Y%m%dT%H%M%SZ)-${HOSTNAME%%.*}-$shell.log"
   mkdir -p "$LATENTWIRE_RUNS/logs" || return
-  if ! owner=$(registry start "$name" --lease-s "$LATENTWIRE_LEASE_S" --pid "$shell" --log "$log" ${gpu:+--gpu "$gpu"}); then
+  owner=$(registry start "$name" --lease-s "$LATENTWIRE_LEASE_S" --pid "$shell" --log "$log" ${gpu:+--gpu "$gpu"}) || code=$?
+  if ((code == 3)); then
     echo "$name: not run: somebody else has it" >&2
     return 0
   fi
+  ((code == 0)) || return "$code"
   _latentwire_attempt "$name" "$owner" "$log" "$result" "$@"
 }
 

@@ -14,7 +14,7 @@ from latentwire.cli.paper import paper_parser, run_script
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = paper_parser(__doc__ or "")
+    parser = paper_parser(__doc__ or "", folder="that of the checkpoint")
     # the models come with the checkpoint; naming them only checks that they are the same
     parser.set_defaults(source_model=None, target_model=None, dataset=None)
     evaluation = parser.add_argument_group("evaluation")

@@ -30,7 +30,7 @@ BASELINES = {
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = paper_parser(__doc__ or "")
+    parser = paper_parser(__doc__ or "", folder="runs/baselines-<task>")
     add_prompt_flags(parser)
     baselines = parser.add_argument_group("baselines")
     baselines.add_argument("--baseline", choices=(*BASELINES, "all"), default="zeroshot", help="which one")
@@ -49,7 +49,9 @@ def parse() -> argparse.Namespace:
     training.add_argument("--train_rows", type=int, default=None, help="learn from at most so many rows")
     training.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default=None, help="of both models")
     output = parser.add_argument_group("output")
-    output.add_argument("--reference", default="receiver_text", help="method that all others are paired with")
+    output.add_argument(
+        "--reference", default=None, help="method that all others are paired with; default: receiver_text, if it runs"
+    )
     output.add_argument("--json", action="store_true", help="print the comparison as JSON on stdout")
     output.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the run config")
     return parser.parse_args()
@@ -59,7 +61,8 @@ def main(flags: argparse.Namespace) -> None:
     """The comparison."""
     from latentwire.cli.compare import run_comparison
     from latentwire.config import build_config
-    from latentwire.methods.base import MethodSettings
+    from latentwire.methods.settings import MethodSettings
+    from latentwire.schema import validated
 
     chosen = [method for name, methods in BASELINES.items() if flags.baseline in (name, "all") for method in methods]
     config = build_config(
@@ -82,12 +85,10 @@ def main(flags: argparse.Namespace) -> None:
         methods=chosen,
         seeds=flags.seeds,
         folder=Path(flags.output_dir or f"runs/baselines-{Path(flags.dataset).stem}"),
-        settings=MethodSettings(
-            shots=flags.shots,
-            rank=flags.rank,
-            virtual_tokens=flags.virtual_tokens,
-            relay_tokens=flags.relay_tokens,
-            reasoning_tokens=flags.reasoning_tokens,
+        settings=validated(
+            MethodSettings,
+            {name: getattr(flags, name) for name in ("shots", "rank", "virtual_tokens", "relay_tokens", "reasoning_tokens")},
+            where="flags",
         ),
         max_rows=flags.max_samples,
         reference=flags.reference,

@@ -14,12 +14,12 @@ from latentwire.cli.paper import PAPER_RECEIVER, PAPER_SENDER, add_prompt_flags,
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = paper_parser(__doc__ or "")
+    parser = paper_parser(__doc__ or "", folder="runs/<task>-<bridge>-seed<seed>")
     add_prompt_flags(parser)
     bridge = parser.add_argument_group("bridge")
-    bridge.add_argument("--bridge_type", default="perceiver", help="perceiver, pooled or linear")
+    bridge.add_argument("--bridge_type", default="perceiver", help="perceiver, pooled, attentive, linear or multi_layer")
     bridge.add_argument("--soft_tokens", type=int, default=8, help="soft tokens per message (perceiver)")
-    bridge.add_argument("--tokens_per_soft_token", type=int, default=1, help="sender tokens per soft token (pooled, linear)")
+    bridge.add_argument("--tokens_per_soft_token", type=int, default=1, help="sender tokens per soft token (all but perceiver)")
     bridge.add_argument("--source_layer", type=int, default=None, help="sender block to read (default: the last but one, 31 of 32)")
     training = parser.add_argument_group("training")
     training.add_argument("--steps", type=int, default=2000, help="training steps")
@@ -61,7 +61,7 @@ def main(flags: argparse.Namespace) -> None:
         bridge["soft_tokens"] = flags.soft_tokens
         if (flags.source_model, flags.target_model) == (PAPER_SENDER, PAPER_RECEIVER):
             bridge |= {"hidden_size": 512, "heads": 8}
-    elif flags.bridge_type in ("pooled", "linear"):
+    else:
         bridge["tokens_per_soft_token"] = flags.tokens_per_soft_token
     config = build_config(
         {

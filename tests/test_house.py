@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
         "telepathy",
     },
 }
-PLAIN = {"config", "schema", "prompts", "files", "hub", "errors", "provenance", "seeding"}
+PLAIN = {"config", "schema", "prompts", "files", "hub", "errors", "processes", "provenance", "seeding"}
 
 
 def imports_of(path: Path) -> set[str]:

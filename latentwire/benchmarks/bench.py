@@ -76,6 +76,8 @@ def run_bench(request: BenchRequest, *, watch: Watch = lambda what, done, total:
     names = chosen_benchmarks(request.benchmarks)
     if request.repetitions < 1 or min(request.batch_sizes, default=0) < 1:
         raise UsageError("--repetitions and --batch_sizes must be 1 or more, for example --repetitions 30 --batch_sizes 1,16")
+    if request.threads is not None and request.threads < 1:
+        raise UsageError(f"--threads {request.threads} does not fit; give 1 or more")
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     if request.sized:

@@ -17,7 +17,8 @@ from latentwire.data.task import Example, Task, load_task
 from latentwire.errors import UsageError
 from latentwire.evaluation.run import load_parts, saved_config
 from latentwire.methods import build_method
-from latentwire.methods.base import Method, MethodSettings, Parts
+from latentwire.methods.base import Method, Parts
+from latentwire.methods.settings import MethodSettings
 from latentwire.models.compiling import compiled_forward
 from latentwire.models.receiver import Receiver
 from latentwire.prompts import Prompt

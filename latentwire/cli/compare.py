@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +11,11 @@ import typer
 
 from latentwire.cli.console import emit_json, listed, parse_seeds, progress, say, stop_on_signals
 from latentwire.cli.evaluate import check_results
-from latentwire.errors import UsageError
+from latentwire.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from latentwire.config import RunConfig
-    from latentwire.methods.base import MethodSettings
+    from latentwire.methods.settings import MethodSettings
 
 CONFIG = typer.Argument(help="Run config: pair, bridge, training settings and data budget for all methods.", show_default=False)
 TASKS = typer.Option(None, "--tasks", help="Task names or YAML paths, comma-separated; default: those of the config.")
@@ -46,6 +47,7 @@ def compare(
 ) -> None:
     """Run methods on tasks under one budget and print scores, paired differences and the two headlines."""
     from latentwire.config import load_config
+    from latentwire.methods.settings import method_settings
 
     run_config = load_config(config, overrides or [])
     run_comparison(
@@ -87,6 +89,7 @@ def run_comparison(
     from latentwire.report.tables import print_tables
 
     chosen = list(TABLE) if list(methods) == ["all"] else list(methods)
+    _check_reference(reference, chosen, folder)
     done = 0
     with stop_on_signals() as stop, progress(0, f"compare {folder}") as bar:
 
@@ -121,17 +124,10 @@ def run_comparison(
     check_results(results)
 
 
-def method_settings(overrides: Sequence[str]) -> MethodSettings:
-    """The baselines' settings with ``name=value`` applied."""
-    import yaml
-
-    from latentwire.methods.base import MethodSettings
-    from latentwire.schema import validated
-
-    values = {}
-    for override in overrides:
-        name, separator, text = override.partition("=")
-        if not separator:
-            raise UsageError(f"--method_set {override!r} does not fit; write name=value, for example shots=3")
-        values[name.strip()] = yaml.safe_load(text)
-    return validated(MethodSettings, values, where="--method_set")
+def _check_reference(reference: str | None, methods: Sequence[str], folder: Path) -> None:
+    """Raises ``UnknownNameError`` for a reference that none of the methods is, before any work, as long as nothing is stored."""
+    own = any(":" in method for method in methods)  # a class of one's own says itself what it is called
+    if reference is None or own or any(folder.rglob("*.jsonl")):
+        return
+    if reference not in methods and re.split("[:+]", reference)[0] not in methods:
+        raise UnknownNameError("reference method", reference, methods)

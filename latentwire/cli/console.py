@@ -144,7 +144,7 @@ def listed(text: str | None) -> list[str]:
 def parse_seeds(text: str | None) -> list[int]:
     """Seeds from a comma-separated option. Raises ``UsageError`` where one is no number."""
     parts = listed(text)
-    if any(not part.isdigit() for part in parts):
+    if any(not part.isdecimal() for part in parts):
         raise UsageError(f"--seeds {text!r} does not fit; write numbers with commas, for example 42,123,456")
     return [int(part) for part in parts]
 

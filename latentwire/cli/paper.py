@@ -12,8 +12,8 @@ PAPER_RECEIVER = "mistralai/Mistral-7B-Instruct-v0.3"
 NEEDED_MODULES = ("torch", "transformers", "pydantic", "yaml", "typer")
 
 
-def paper_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the flags that all scripts share."""
+def paper_parser(description: str, *, folder: str) -> argparse.ArgumentParser:
+    """A parser with the flags that all scripts share. ``folder``: where a script writes by default, in words."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     models = parser.add_argument_group("models and data")
     models.add_argument("--source_model", default=PAPER_SENDER, help="sender: embedded name, folder or Hub id")
@@ -21,7 +21,7 @@ def paper_parser(description: str) -> argparse.ArgumentParser:
     models.add_argument("--dataset", default="sst2", help="task name, or the path of a task YAML file")
     models.add_argument("--data_dir", default=None, help="folder with <set>/<split>.jsonl[.gz]; without it rows come from the Hub")
     models.add_argument("--max_samples", type=int, default=None, help="use at most so many rows of a split; results say so")
-    models.add_argument("--output_dir", default=None, help="run folder (default: runs/<task>-<bridge>-seed<seed>)")
+    models.add_argument("--output_dir", default=None, help=f"folder for what is written (default: {folder})")
     models.add_argument(
         "--device", default=None, help="cpu, mps, cuda or cuda:N (default: LATENTWIRE_DEVICE, else the best present)"
     )

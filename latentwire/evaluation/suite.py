@@ -26,7 +26,8 @@ from latentwire.evaluation.run import RESULTS_FILE
 from latentwire.files import digest
 from latentwire.messages.settings import MessageSettings
 from latentwire.methods import method_class
-from latentwire.methods.base import FitData, Method, MethodSettings, Parts
+from latentwire.methods.base import FitData, Method, Parts
+from latentwire.methods.settings import MethodSettings
 from latentwire.models.device import hardware_summary
 from latentwire.provenance import git_state, versions
 from latentwire.training.run import load_pair

@@ -60,7 +60,7 @@ def _run(flags: argparse.Namespace, runs: Path) -> int:
     registry = Registry(runs)
     entries = _refresh(registry)
     code = _command(registry, entries, flags)
-    if flags.mark_rerun or flags.mark_rerun_all_failed or flags.sync:
+    if flags.mark_rerun is not None or flags.mark_rerun_all_failed or flags.sync:
         _refresh(registry)
     return code
 
@@ -77,11 +77,11 @@ def _refresh(registry: Registry) -> list[Entry]:
 def _command(registry: Registry, entries: Sequence[Entry], flags: argparse.Namespace) -> int:
     if flags.status:
         return _status(registry, entries, as_json=flags.json)
-    if flags.list:
+    if flags.list is not None:
         return _list(entries, flags.list, as_json=flags.json)
-    if flags.details:
+    if flags.details is not None:
         return _details(registry.experiment(flags.details), as_json=flags.json)
-    if flags.mark_rerun or flags.mark_rerun_all_failed:
+    if flags.mark_rerun is not None or flags.mark_rerun_all_failed:
         return _mark(registry, entries, flags)
     if flags.validate:
         return _validate(registry, as_json=flags.json)
@@ -234,7 +234,7 @@ def _failure(attempt: Attempt) -> dict[str, object]:
 
 
 def _mark(registry: Registry, entries: Sequence[Entry], flags: argparse.Namespace) -> int:
-    names = [flags.mark_rerun] if flags.mark_rerun else sorted(_items(entries, *UNFINISHED))
+    names = [flags.mark_rerun] if flags.mark_rerun is not None else sorted(_items(entries, *UNFINISHED))
     reason = flags.reason or ("marked by hand" if flags.mark_rerun else "all that failed were marked")
     marked = []
     for name in names:
@@ -286,8 +286,15 @@ def _explain(registry: Registry, flags: argparse.Namespace) -> int:
 
     root = registry.layout.root
     report: Any
-    if flags.diagnose:
-        report = diagnose(registry.experiment(flags.diagnose), root=root, others=registry.experiments())
+    if flags.diagnose is not None:
+        experiment = registry.experiment(flags.diagnose)
+        report = diagnose(
+            experiment,
+            root=root,
+            others=registry.experiments(),
+            now_s=registry.leases.now_s(),
+            held_by=registry.held_by(experiment.name),
+        )
     else:
         report = compare_runs(*(registry.experiment(name) for name in flags.compare), root=root)
     if flags.json:

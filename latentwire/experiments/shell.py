@@ -116,9 +116,13 @@ def _should_run(registry: Registry, flags: argparse.Namespace) -> int:
 def _start(registry: Registry, flags: argparse.Namespace) -> int:
     if flags.lease_s <= 0:
         raise UsageError(f"--lease-s {flags.lease_s:g} is no time; give seconds above 0")
-    claim = registry.claim(flags.name, lease_s=flags.lease_s, gpu=flags.gpu, job_id=flags.job_id, log=flags.log, pid=flags.pid)
+    claim = registry.claim(
+        flags.name, lease_s=flags.lease_s, gpu=flags.gpu, job_id=flags.job_id, log=_from_here(flags.log), pid=flags.pid
+    )
     if claim is None:
-        raise StaleClaimError(f"{flags.name} was not claimed: {registry.should_run(flags.name)[1]}")
+        # a code of its own: a flag that does not fit or a full disk is no sign that somebody else has it
+        print(f"error: {flags.name} was not claimed: {registry.should_run(flags.name)[1]}", file=sys.stderr)
+        return CHECK_FOUND
     print(claim.owner)
     return 0
 
@@ -173,11 +177,21 @@ def _fail(registry: Registry, flags: argparse.Namespace) -> int:
     from latentwire.experiments.failures.classes import classify
 
     claim = _claim(registry, flags)
-    verdict = classify(exit_code=flags.exit_code, log_text=_tail(flags.log) or flags.error)
+    # a message without the name of its exception, which is what most classes are known by, is tried with one too
+    texts = [_tail(flags.log)] if flags.log else [flags.error or "", f"RuntimeError: {flags.error}"]
+    verdicts = [classify(exit_code=flags.exit_code, log_text=text) for text in texts]
+    verdict = next((found for found in verdicts if found.error_class is not ErrorClass.UNKNOWN), verdicts[0])
     error_class = ErrorClass(flags.error_class) if flags.error_class else verdict.error_class
     error = flags.error or (f"{verdict.message} at {verdict.where}" if verdict.where else verdict.message)
-    registry.fail(claim, error=error, error_class=error_class, exit_code=flags.exit_code)
-    print(f"{flags.name} has failed: {error_class.value}")
+    state = registry.fail(claim, error=error, error_class=error_class, exit_code=flags.exit_code)
+    return _ended(flags.name, state, State.FAILED, f"has failed: {error_class.value}")
+
+
+def _ended(name: str, state: State, wanted: State, words: str) -> int:
+    """Says how an attempt ended: as it was told to now, or as it had ended before."""
+    if state is not wanted:
+        raise StaleClaimError(f"{name} has ended already: {state.value}; nothing was changed")
+    print(f"{name} {words}")
     return 0
 
 
@@ -193,9 +207,8 @@ def _tail(path: str | None) -> str:
 
 
 def _preempt(registry: Registry, flags: argparse.Namespace) -> int:
-    registry.preempt(_claim(registry, flags), exit_code=flags.exit_code)
-    print(f"{flags.name} stopped early; the next claim goes on")
-    return 0
+    state = registry.preempt(_claim(registry, flags), exit_code=flags.exit_code)
+    return _ended(flags.name, state, State.PREEMPTED, "stopped early; the next claim goes on")
 
 
 def _heartbeat(registry: Registry, flags: argparse.Namespace) -> int:

@@ -9,42 +9,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
 from latentwire.bridges.base import Bridge
 from latentwire.config import RunConfig
 from latentwire.data.task import Example, Task
 from latentwire.messages.settings import MessageSettings
+from latentwire.methods.settings import MethodSettings
 from latentwire.models.batching import first_of_equals
 from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
 from latentwire.models.soft_tokens import Prefix, SoftTokens
 from latentwire.models.trie import OptionTrie
 from latentwire.prompts import Prompt
-from latentwire.schema import Schema
 
 #: in ``Method.sender_sees`` and ``receiver_sees``: what the task gives this model when nothing is added
 AS_THE_TASK_SAYS = "task"
-
-
-class MethodSettings(Schema):
-    """What the baselines can be told; the bridge and the training settings come with the run's config."""
-
-    shots: int = Field(5, ge=1, description="fewshot: solved examples in the prompt")
-    relay_tokens: int = Field(64, ge=1, description="text_relay: sender tokens of a note at most")
-    reasoning_tokens: int = Field(128, ge=1, description="cot_relay: sender tokens of a chain of thought at most")
-    rank: int = Field(8, ge=1, description="lora, dora: rank of the adapters")
-    virtual_tokens: int = Field(8, ge=1, description="prompt_tuning, prior: learned tokens")
-    option_scores: Literal["all", "contenders"] = Field(
-        "all", description="contenders: exact only for options that can still win; the others get a bound that they cannot exceed"
-    )
-    tuning_steps: int | None = Field(None, ge=1, description="lora, dora, prompt_tuning, prior: steps; default: the bridge's")
-    adapter_lr: float = Field(1e-3, gt=0, description="lora, dora: peak learning rate (AdamW)")
-    prompt_lr: float = Field(1e-2, gt=0, description="prompt_tuning, prior: peak learning rate (AdamW)")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from torch import distributed, nn
 
 from latentwire.errors import UsageError
+from latentwire.processes import die_with_parent
 
 Row = TypeVar("Row")
 PARTS_VARIABLE = "LATENTWIRE_BATCH_PARTS"
@@ -90,6 +91,8 @@ def join_team(device: str | None) -> tuple[Team, str | None]:
     size = processes()
     if size == 1:
         return Team(), device
+    # torchrun gives each process a session of its own, which no signal to torchrun's group reaches
+    die_with_parent()
     wanted = device or os.environ.get("LATENTWIRE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     if wanted == "cuda":
         local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -118,6 +121,6 @@ def is_first_process() -> bool:
 
 def _parts() -> int:
     text = os.environ.get(PARTS_VARIABLE, "1")
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"{PARTS_VARIABLE}={text!r} does not fit; give 1 (the batch at once), 2, 4 … parts")
     return int(text)

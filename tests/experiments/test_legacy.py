@@ -89,3 +89,12 @@ def test_what_is_no_registry_is_refused_or_set_aside(registry: Registry, tmp_pat
     registry.rebuild_view()
     assert registry.layout.view.with_name("experiment_registry.json.corrupt").read_text() == content
     assert registry.experiments() == {}
+
+
+def test_a_number_that_is_none_hinders_nobody(registry: Registry) -> None:
+    old = {"results": {"accuracy": 0.5, "loss": float("nan")}, "status": "completed", "best": float("inf")}
+    registry.layout.view.write_text(json.dumps({"experiments": {"old": old}}))
+    registry.rebuild_view()
+    attempt = registry.experiment("old").last
+    assert attempt is not None
+    assert (attempt.state, attempt.metrics) == (State.COMPLETED, {"accuracy": 0.5})

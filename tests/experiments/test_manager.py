@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,11 @@ def test_marking_all_that_failed_takes_lost_and_invalid_too(registry: Registry, 
         (["--details", "faild"], "error: unknown experiment 'faild'; did you mean failed"),
         (["--mark-rerun", "nothing-like-it"], "error: unknown experiment 'nothing-like-it'; known: completed, failed"),
         (["--list", "faild"], "error: unknown state 'faild'; --list takes pending, running"),
+        (["--list", ""], "error: unknown state ''; --list takes pending, running"),
+        (["--details", ""], "error: unknown experiment ''"),
+        (["--diagnose", ""], "error: unknown experiment ''"),
+        (["--mark-rerun", ""], "error: unknown experiment ''"),
+        (["--diagnose", ".."], "error: unknown experiment '..'"),
     ],
 )
 def test_bad_input_is_one_line(registry: Registry, capsys: pytest.CaptureFixture[str], flags: list[str], message: str) -> None:
@@ -110,6 +116,22 @@ def test_bad_input_is_one_line(registry: Registry, capsys: pytest.CaptureFixture
     assert (code, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1
+
+
+def test_a_path_is_no_experiment_and_its_files_stay_as_they_are(
+    registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("config.json", "results.json"):
+        (tmp_path / name).write_text("{}")
+    for flag in ("--diagnose", "--details", "--mark-rerun"):
+        code, _, err = manage(registry, capsys, flag, str(tmp_path))
+        assert (code, err.count("\n")) == (2, 1)
+    assert {path.name for path in tmp_path.glob("*.json*")} >= {"config.json", "results.json"}
+    assert not list(tmp_path.glob("*.corrupt"))
+
+
+def test_what_runs_now_is_not_diagnosed_as_lost(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "ended without a word" not in manage(registry, capsys, "--diagnose", "running")[1]
 
 
 def test_details_and_recent_failures_show_what_is_known(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,6 +175,21 @@ def test_a_damaged_event_is_taken_back_from_git(tmp_path: Path, capsys: pytest.C
     assert manage(registry, capsys, "--validate")[0] == 0
 
 
+def test_a_registry_behind_a_link_has_nothing_in_git(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (clone,) = make_clones(tmp_path, "clone")
+    (tmp_path / "scratch").mkdir()
+    shutil.rmtree(clone / "runs", ignore_errors=True)
+    (clone / "runs").symlink_to(tmp_path / "scratch")
+    registry = Registry(clone / "runs")
+    plan(registry, "a")
+    (event,) = registry.layout.events("a").iterdir()
+    event.write_bytes(b"")
+    manage(registry, capsys, "--validate")
+    code, out, _ = manage(registry, capsys, "--rebuild-registry")
+    assert code == 0
+    assert "taken back" not in out
+
+
 # ------------------------------------------------------------------------------------------------------ the shell's script
 
 
@@ -167,7 +204,7 @@ def test_one_process_claims_and_another_records(tmp_path: Path) -> None:
     assert bare(SCRIPT, "--registry", runs, "should_run", "a").stdout == "1|never run\n"
     assert bare(SCRIPT, "--registry", runs, "start", "a", "--gpu", 1).returncode == 0
     again = bare(SCRIPT, "--registry", runs, "start", "a", "--gpu", 2)
-    assert again.returncode == 1
+    assert again.returncode == 3
     assert again.stderr.startswith("error: a was not claimed: running on ")
     assert bare(SCRIPT, "--registry", runs, "should_run", "a").stdout.startswith("0|running on ")
     assert bare(SCRIPT, "--registry", runs, "heartbeat", "a").returncode == 0
@@ -191,6 +228,7 @@ def test_a_failure_gets_its_class_from_code_message_or_log(
         ("x", ["--error", "ModuleNotFoundError: No module named 'peft'", "--exit-code", 1], ErrorClass.IMPORT),
         ("y", ["--exit-code", 1, "--log", tmp_path / "log"], ErrorClass.DISK_QUOTA),
         ("z", ["--error", "I know better", "--error-class", "nan"], ErrorClass.NAN),
+        ("w", ["--error", "CUDA out of memory. Tried to allocate 2.00 GiB", "--exit-code", 1], ErrorClass.OOM),
     ):
         assert shell(registry, capsys, "start", name)[0] == 0
         assert shell(registry, capsys, "fail", name, *flags)[0] == 0
@@ -213,6 +251,30 @@ def test_what_a_script_gets_wrong_is_one_line(registry: Registry, capsys: pytest
         assert (found, err.count("\n")) == (code, 1), arguments
         assert message in err
     assert registry.experiment("running").state is State.RUNNING
+
+
+def test_what_has_ended_is_not_said_to_end_otherwise(
+    registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "results.json").write_text('{"accuracy": 0.5}')
+    assert shell(registry, capsys, "start", "new")[0] == 0
+    assert shell(registry, capsys, "complete", "new", "--result-file", tmp_path / "results.json")[0] == 0
+    for command in ("fail", "preempt"):
+        code, out, err = shell(registry, capsys, command, "new")
+        assert (code, out) == (1, "")
+        assert err == "error: new has ended already: completed; nothing was changed\n"
+    assert registry.experiment("new").state is State.COMPLETED
+
+
+def test_a_log_stands_where_the_shell_says(
+    registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    shell(registry, capsys, "start", "new", "--log", "mine.log")
+    attempt = registry.experiment("new").last
+    assert attempt is not None
+    assert registry.layout.absolute(str(attempt.log)) == tmp_path / "elsewhere/mine.log"
 
 
 def test_summary_checks_on_request(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,6 +174,19 @@ def test_an_experiment_that_an_extra_needs_and_the_suite_has_not_is_named(tmp_pa
         ({"overrides": ["training.stepps=4"]}, "stepps"),
         ({"wrong": 1}, "wrong"),
         ({"extra": [{"name": "tinyworld_topic-text_relay", "command": ["true"], "result_file": "x"}]}, "two experiments"),
+        ({"method_overrides": ["shts=3"]}, "method_overrides.*shts"),
+        *(
+            ({"extra": [{"name": "bench", "command": ["true"], "result_file": path}]}, named)
+            for path, named in (
+                ("docs/data/bench.json", "a folder of its own.*runs/"),
+                ("runs/bench.json", "a folder of its own"),
+                ("runs/paper_nano/bench.json", "a folder of its own"),
+                ("runs/paper_nano/x/../bench.json", "a folder of its own"),
+                ("/runs/paper_nano/x/bench.json", "a folder of its own"),
+                ("runs/paper_nano/tinyworld_topic-pooled-seed42/bench.json", "folder of another experiment"),
+                ("runs/paper_nano/tinyworld_topic-pooled-seed42/more/bench.json", "folder of another experiment"),
+            )
+        ),
     ],
 )
 def test_a_suite_that_does_not_fit_is_named(tmp_path: Path, changes: dict[str, object], named: str) -> None:

@@ -211,6 +211,16 @@ def test_a_result_from_before_the_mark_is_not_taken_for_the_new_one(registry: Re
     assert registry.experiment("a").reason == "the result file results.json is older than this attempt, which wrote none"
 
 
+def test_neither_is_that_of_an_experiment_without_a_plan(registry: Registry) -> None:
+    completed(registry, "unplanned")
+    result = registry.layout.runs / "out/unplanned/results.json"
+    claim = registry.claim("again", lease_s=60.0)
+    assert claim is not None
+    assert registry.complete(claim, result_file=str(result)) is State.COMPLETED
+    registry.mark_rerun("again", reason="a fault in the code")
+    assert registry.complete(claimed(registry, "again"), result_file=str(result)) is State.INVALID
+
+
 def test_an_owner_that_died_while_recording_has_recorded(registry: Registry) -> None:
     """Killed between having the last word and writing the event: anybody writes it."""
     plan(registry, "a")

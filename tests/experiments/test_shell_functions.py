@@ -170,6 +170,13 @@ def test_what_is_called_wrongly_is_one_line(registry: Registry) -> None:
     assert not registry.layout.runs.exists()
 
 
+def test_a_setting_that_does_not_fit_is_no_sign_of_somebody_else(registry: Registry) -> None:
+    code, _, err = run(registry, "LATENTWIRE_LEASE_S=5m run_experiment a -- true")
+    assert code == 2
+    assert "somebody else" not in err
+    assert "--lease-s" in err
+
+
 def test_push_results(tmp_path: Path) -> None:
     job, laptop = make_clones(tmp_path, "job", "laptop")
     plan(Registry(job / "runs"), "a")

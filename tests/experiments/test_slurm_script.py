@@ -212,6 +212,24 @@ def test_a_signal_reaches_the_workers_and_the_job_ends_with_75(tmp_path: Path, n
     assert (folder / "scontrol.calls").exists() == requeues
 
 
+def test_a_time_limit_that_comes_while_results_are_pushed_still_requeues(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "code")
+    (folder / "worker").write_text("trap 'kill $!; exit 75' TERM; sleep 60 & touch up; wait $!\n")
+    (folder / "python").write_text(
+        '#!/usr/bin/env bash\ncase "$*" in *" worker "*) exec bash worker;; *push-results*) touch pushing; exec sleep 60;; esac\n'
+    )
+    process = start(folder, CUDA_VISIBLE_DEVICES="0", SLURM_JOB_ID="7")
+    for number, sign in ((signal.SIGUSR2, "up"), (signal.SIGTERM, "pushing")):
+        end = time.monotonic() + 30
+        while not (folder / sign).exists():
+            assert time.monotonic() < end, sign
+            time.sleep(0.05)
+        process.send_signal(number)
+    code, said = ended(process)
+    assert code == 75, said
+    assert (folder / "scontrol.calls").read_text() == "requeue 7\n"
+
+
 def test_a_killed_worker_is_started_again_and_not_for_ever(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "code")
     (folder / "worker").write_text("kill -KILL $$\n")

@@ -10,6 +10,7 @@ import pytest
 
 from latentwire.errors import LatentWireError
 from latentwire.experiments.exchange import sync as syncing
+from latentwire.experiments.exchange.collect import cap_log
 from latentwire.experiments.exchange.git import GitError
 from latentwire.experiments.exchange.sync import push_results, sync
 from latentwire.experiments.registry.check import validate
@@ -240,6 +241,23 @@ def test_weights_and_caches_never_enter_git_but_what_explains_a_failure_does(pai
     assert len(text) < 300_000
     assert "bytes left out" in text
     assert (cluster.layout.whole_logs / "a.log").stat().st_size > 2_000_000
+
+
+def test_a_log_that_is_no_text_is_cut_once_and_what_it_was_cut_from_stays(pair: tuple[Registry, Registry]) -> None:
+    layout = pair[1].layout
+    log = layout.logs / "odd.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    whole = b"line with latin-1 \xe9\n" * 100_000
+    log.write_bytes(whole)
+    cap_log(layout, log)
+    cut = log.read_bytes()
+    assert len(cut) < 300_000
+    cap_log(layout, log)
+    assert log.read_bytes() == cut
+    with log.open("ab") as file:  # the same log again, as where a script names it
+        file.write(whole)
+    cap_log(layout, log)
+    assert [path.read_bytes() for path in sorted(layout.whole_logs.iterdir())] == [whole, cut + whole]
 
 
 def test_a_file_that_is_too_large_stays_here_and_is_named(pair: tuple[Registry, Registry]) -> None:

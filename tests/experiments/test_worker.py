@@ -16,6 +16,7 @@ import pytest
 from latentwire.errors import LatentWireError, StoppedEarlyError
 from latentwire.experiments.registry.model import ErrorClass, Experiment, State
 from latentwire.experiments.registry.registry import Registry
+from latentwire.experiments.work.child import Child
 from latentwire.experiments.work.worker import Summary, Worker, WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,3 +250,53 @@ def test_a_command_that_stops_by_itself_is_gone_on_with_but_not_for_ever(registr
     planned(registry, "good")
     assert work(registry)[0].counts == {"completed": 1, "preempted": 3}
     assert registry.experiment("restless").state is State.PREEMPTED
+
+
+def test_one_that_takes_too_long_and_does_not_listen_is_killed(registry: Registry) -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    planned(registry, "slow", deaf)
+    began = time.monotonic()
+    assert work(registry, timeout_s=1.0, grace_s=0.3, most=1)[0].counts == {"failed": 1}
+    assert time.monotonic() - began < 30
+    assert registry.experiment("slow").attempts[0].error_class is ErrorClass.TIMEOUT
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who started what")
+def test_what_has_a_session_of_its_own_ends_with_the_command(tmp_path: Path) -> None:
+    """As torchrun starts its processes: no signal to the command's group reaches them."""
+    code = (
+        "import subprocess, sys, time\n"
+        "subprocess.Popen([sys.executable, '-c', 'import os, time; open(\"pid\", \"w\").write(str(os.getpid())); time.sleep(60)'],"
+        " start_new_session=True)\ntime.sleep(60)\n"
+    )
+    child = Child([sys.executable, "-c", code], folder=tmp_path, log=tmp_path / "log", environment=os.environ)
+    with child:
+        wait_for(tmp_path / "pid")
+        end = time.monotonic() + 30
+        while not (text := (tmp_path / "pid").read_text()):
+            assert time.monotonic() < end
+        child.kill()
+    end = time.monotonic() + 30
+    while Path(f"/proc/{text}").exists() and "Z" not in Path(f"/proc/{text}/stat").read_text().split():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with the one that started it")
+def test_processes_of_a_training_end_with_their_launcher(tmp_path: Path) -> None:
+    rank = (
+        "import os, time; from latentwire.processes import die_with_parent; die_with_parent()\n"
+        "open('pid.new', 'w').write(str(os.getpid())); os.rename('pid.new', 'pid'); time.sleep(60)"
+    )
+    launcher = (
+        f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {rank!r}], start_new_session=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", launcher], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    wait_for(tmp_path / "pid")
+    process.kill()
+    process.wait()
+    pid = (tmp_path / "pid").read_text()
+    end = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -8,7 +8,8 @@ import pytest
 from latentwire.config import RunConfig, build_config
 from latentwire.data.readers import read_task
 from latentwire.data.task import load_task
-from latentwire.methods.base import FitData, MethodSettings, Parts
+from latentwire.methods.base import FitData, Parts
+from latentwire.methods.settings import MethodSettings
 from latentwire.models.receiver import load_receiver
 from latentwire.models.sender import load_sender
 

@@ -181,6 +181,8 @@ class EndedWithoutAWord(Hypothesis):
             f"job {attempt.job_id} on {attempt.host}" if attempt.job_id else f"host {attempt.host or 'unknown'}, pid {attempt.pid}"
         )
         yield Evidence(f"attempt {attempt.generation} ({where}) started {attempt.started} and has no end", 4.0)
+        if case.held_by is not None:
+            yield Evidence(f"its lease is kept alive: {case.held_by}", -12.0)
         if case.experiment.state is State.LOST:
             yield Evidence(f"its lease ran out: {case.experiment.reason}", 4.0)
         explained = classify(exit_code=-9, log_text=case.log.text)

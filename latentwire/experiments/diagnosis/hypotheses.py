@@ -52,6 +52,7 @@ class Case:
     peers: list[Peer]
     others_failed_alike: list[str] = field(default_factory=list)
     now_s: float | None = None
+    held_by: str | None = None
 
     @property
     def attempt(self) -> Attempt | None:
@@ -148,6 +149,8 @@ class Case:
 def _yaml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if value is None:
+        return "null"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

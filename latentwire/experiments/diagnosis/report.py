@@ -82,13 +82,16 @@ class Diagnosis:
         return "\n".join(_markdown(self)).rstrip() + "\n"
 
 
-def diagnose(experiment: Experiment, *, root: Path, others: Mapping[str, Experiment], now_s: float | None = None) -> Diagnosis:
+def diagnose(
+    experiment: Experiment, *, root: Path, others: Mapping[str, Experiment], now_s: float | None = None, held_by: str | None = None
+) -> Diagnosis:
     """Explains one experiment from its own files.
 
     Args:
         root: the folder that holds ``runs/``; all paths of the experiment are relative to it.
         others: the registry's other experiments, to compare with.
         now_s: seconds since the epoch, to tell a run that is alive from one that is lost; None leaves that out.
+        held_by: where it runs now, as its lease says (``Registry.held_by``).
     """
     run, log = read_run(experiment, root), read_log(experiment.last, root)
     verdict = _verdict(experiment, log.text)
@@ -106,6 +109,7 @@ def diagnose(experiment: Experiment, *, root: Path, others: Mapping[str, Experim
         peers=find_peers(experiment, run, others),
         others_failed_alike=sorted(alike),
         now_s=now_s,
+        held_by=held_by,
     )
     has_evidence = bool(experiment.attempts or run.summary or run.answered or run.log)
     findings = tuple(weigh(case))

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 
-from latentwire.errors import LatentWireError
 from latentwire.experiments.registry.layout import Layout
 from latentwire.experiments.registry.model import Experiment, State
 from latentwire.experiments.registry.outcome import PREDICTIONS_FOLDER
-from latentwire.files import write_text
+from latentwire.files import replacing, write_bytes, write_text
 
 LOG_HEAD_BYTES, LOG_TAIL_BYTES = 64 * 1024, 192 * 1024
 SAMPLE_ROWS, SAMPLE_BYTES = 100, 256 * 1024
@@ -39,14 +39,13 @@ def cap_log(layout: Layout, path: Path) -> None:
         left_out = file.seek(0, os.SEEK_END) - most
         file.seek(-LOG_TAIL_BYTES, os.SEEK_END)
         tail = file.read()
-    whole = layout.whole_logs / path.name
-    try:
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, whole)
-    except OSError as error:
-        raise LatentWireError(f"cannot write {str(whole)!r}: {error.strerror}; the log was left as it is") from error
+    # a log that was cut before and went on growing leaves what it was cut from where it is
+    tries = (layout.whole_logs / (f"{path.name}.{number}" if number else path.name) for number in count())
+    whole = next(candidate for candidate in tries if not candidate.exists())
+    with replacing(whole) as temporary:
+        shutil.copyfile(path, temporary)
     middle = f"\n… {left_out:,} bytes left out; the whole log is in {layout.relative(whole)} where it was written …\n"
-    write_text(path, head.decode("utf-8", "replace") + middle + tail.decode("utf-8", "replace"))
+    write_bytes(path, head + middle.encode() + tail)
 
 
 def sample_predictions(run_folder: Path) -> None:

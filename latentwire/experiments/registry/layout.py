@@ -21,11 +21,16 @@ CORRUPT = ".corrupt"
 
 def check_name(name: str) -> str:
     """The name itself. Raises ``UsageError`` where it could not be a folder on every system."""
-    if not _SAFE_NAME.fullmatch(name):
+    if not is_name(name):
         raise UsageError(
             f"experiment name {name!r} cannot be a folder; use 1-200 letters, digits and . _ + = @ -, a letter or digit first"
         )
     return name
+
+
+def is_name(name: str) -> bool:
+    """Whether it could be the name of an experiment: a path is none."""
+    return bool(_SAFE_NAME.fullmatch(name))
 
 
 def safe_name(text: str) -> str:

@@ -60,7 +60,7 @@ def import_file(registry: Registry, path: Path) -> int:
         ArtefactError: the file is missing, cut, or no registry of the old format.
     """
     try:
-        entries = old_entries(json.loads(path.read_text(encoding="utf-8")))
+        entries = old_entries(_loaded(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ArtefactError(f"registry {str(path)!r} does not exist") from None
     except (ValueError, UnicodeDecodeError) as error:
@@ -76,7 +76,7 @@ def import_in_place(registry: Registry, text: str) -> None:
     """Imports the file that lies where the view belongs, and moves it aside; one that cannot be read is set aside and named."""
     view, target = registry.layout.view, registry.layout.legacy
     try:
-        entries = old_entries(json.loads(text))
+        entries = old_entries(_loaded(text))
     except ValueError:
         entries = None
     if entries is None:
@@ -169,6 +169,11 @@ def _result_path(registry: Registry, name: str, known: Mapping[str, Any]) -> Pat
     if not path.exists():
         write_json(path, results)
     return path
+
+
+def _loaded(text: str) -> Any:
+    """JSON as old registries wrote it: a number that is none (NaN, Infinity) becomes null, which JSON has."""
+    return json.loads(text, parse_constant=lambda word: None)
 
 
 def _values(content: Any) -> list[Any]:

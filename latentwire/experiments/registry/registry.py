@@ -18,7 +18,7 @@ from latentwire.experiments.registry.events import Event, Note, new_event, note_
 from latentwire.experiments.registry.fold import Folded, fold
 from latentwire.experiments.registry.index import Entry, Index, folder_keys
 from latentwire.experiments.registry.jobs import Jobs, job_id, job_restarts
-from latentwire.experiments.registry.layout import Layout, check_name
+from latentwire.experiments.registry.layout import Layout, check_name, is_name
 from latentwire.experiments.registry.leases import Lease, Leases, process_identity, process_is_gone
 from latentwire.experiments.registry.model import Attempt, ErrorClass, Experiment, State
 from latentwire.experiments.registry.outcome import finite, read_outcome, stamp
@@ -91,10 +91,14 @@ class Registry:
 
     def experiment(self, name: str) -> Experiment:
         """One experiment. Raises ``UnknownNameError``."""
-        folded = self._fold_known(name) if (self.layout.registry / name).is_dir() else None
+        folded = self._fold_known(name) if is_name(name) and (self.layout.registry / name).is_dir() else None
         if folded is None:
             raise UnknownNameError("experiment", name, (entry.name for entry in self.overview()))
         return folded.experiment
+
+    def held_by(self, name: str) -> str | None:
+        """Where an experiment runs now under a lease of this checkout, or None."""
+        return self._held(check_name(name))
 
     def overview(self) -> list[Entry]:
         """Name, state and the line of the view of every experiment, sorted by name; quick also for many thousands."""
@@ -222,16 +226,22 @@ class Registry:
         }
         return self._end(claim, kinds.INVALID if problem else kinds.COMPLETED, data)
 
-    def fail(self, claim: Claim, *, error: str, error_class: ErrorClass, exit_code: int | None) -> None:
-        """Records that an attempt failed. Raises ``StaleClaimError`` where another has taken over."""
+    def fail(self, claim: Claim, *, error: str, error_class: ErrorClass, exit_code: int | None) -> State:
+        """Records that an attempt failed, unless it has ended already; returns how it ended.
+
+        Raises ``StaleClaimError`` where another has taken over.
+        """
         self._check_mine(claim)
         data = {"error": one_line(error), "error_class": error_class.value, "exit_code": exit_code}
-        self._end(claim, kinds.FAILED, data)
+        return self._end(claim, kinds.FAILED, data)
 
-    def preempt(self, claim: Claim, *, exit_code: int | None = 75) -> None:
-        """Records that an attempt stopped early; the next claim goes on. Raises ``StaleClaimError`` where it was taken over."""
+    def preempt(self, claim: Claim, *, exit_code: int | None = 75) -> State:
+        """Records that an attempt stopped early, unless it has ended already; the next claim goes on. Returns how it ended.
+
+        Raises ``StaleClaimError`` where it was taken over.
+        """
         self._check_mine(claim)
-        self._end(claim, kinds.PREEMPTED, {"exit_code": exit_code})
+        return self._end(claim, kinds.PREEMPTED, {"exit_code": exit_code})
 
     def mark_rerun(self, name: str, *, reason: str) -> None:
         """Sends an experiment back to pending; its present attempts no longer count, also if one of them completes later.
@@ -353,7 +363,8 @@ class Registry:
         self, folded: Folded, *, lease_s: float, gpu: str | None, job: str | None, log: str | None, pid: int | None
     ) -> tuple[Lease, dict[str, Any]]:
         """The lease and what the start event says."""
-        result = folded.plan.get("result_file")
+        earlier = (attempt.result_file for attempt in reversed(folded.experiment.attempts) if attempt.result_file)
+        result = folded.plan.get("result_file") or next(earlier, None)
         before = stamp(self.layout.absolute(result)) if result and _is_fresh(folded) else None
         job, host, owner = job or job_id(), os.uname().nodename, os.urandom(16).hex()
         pid = os.getpid() if pid is None else pid

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-_PR_SET_PDEATHSIG = 1
+from latentwire.processes import descendants, die_with_parent
 
 
 class Child:
@@ -35,7 +34,7 @@ class Child:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
 
     def __enter__(self) -> Child:
@@ -67,15 +66,15 @@ class Child:
             self.kill()
 
     def kill(self) -> None:
-        """Ends the command and everything it started."""
+        """Ends the command and everything it started, also what has a session of its own: torchrun's workers."""
+        started = descendants(self._process.pid) if self._process.poll() is None else []
         self._signal(signal.SIGKILL)
+        for pid in started:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
         self._process.wait()
 
     def _signal(self, number: int) -> None:
-        # the group may live on after its leader: torchrun's workers
+        # the group may live on after its leader
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -234,7 +234,10 @@ def git_findings(root: Path) -> list[Finding]:
         found.append(Finding(WARNING, text))
     if _git(root, "config", "user.email") is None:
         found.append(
-            Finding(WARNING, "git: no user.email is set, so results cannot be committed; git config user.email you@example.org")
+            Finding(
+                WARNING,
+                "git: no user.email is set, so commits are by latentwire@localhost; git config user.email you@example.org",
+            )
         )
     return found
 

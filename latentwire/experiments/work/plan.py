@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
@@ -20,6 +20,7 @@ from latentwire.data.task import Task, load_task
 from latentwire.errors import ConfigError, UnknownNameError
 from latentwire.files import digest
 from latentwire.methods import method_class
+from latentwire.methods.settings import method_settings
 from latentwire.schema import Schema, validated
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def load_suite(path: str | Path) -> Suite:
         if method == "bridge":
             raise ConfigError(f"suite {str(path)!r}: bridges stand under `bridges`, not under `methods`")
         method_class(method)
+    method_settings(suite.method_overrides, where=f"suite {str(path)!r}: method_overrides")
     for transfer in suite.transfer:
         if transfer.bridge not in suite.bridges:
             raise UnknownNameError("bridge of the suite", transfer.bridge, suite.bridges)
@@ -185,7 +187,25 @@ def expand(suite: Suite) -> list[PlannedExperiment]:
         for need in extra.needs:
             if f"{suite.name}-{need}" not in names:
                 raise UnknownNameError("experiment of the suite", need, [name.removeprefix(f"{suite.name}-") for name in names])
+        _check_own_folder(suite, extra, [item.run_folder for item in found if item.name != f"{suite.name}-{extra.name}"])
     return sorted(found, key=lambda item: (-item.expected_s, item.name))
+
+
+def _check_own_folder(suite: Suite, extra: Extra, others: Sequence[str]) -> None:
+    """Raises ``ConfigError`` where the folder of the extra's result is not its own: a re-run moves it away."""
+    path = PurePosixPath(extra.result_file)
+    folder, example = path.parent, f"runs/{suite.name}/{extra.name}/{path.name}"
+    if path.is_absolute() or ".." in path.parts or folder.parts[:2] != ("runs", suite.name) or len(folder.parts) < 3:
+        raise ConfigError(
+            f"suite {suite.name!r}: result_file {extra.result_file!r} of extra {extra.name!r} does not lie in a folder of its own, "
+            f"which a re-run could move away; write it to {example}"
+        )
+    for other in map(PurePosixPath, others):
+        if folder == other or folder in other.parents or other in folder.parents:
+            raise ConfigError(
+                f"suite {suite.name!r}: result_file {extra.result_file!r} of extra {extra.name!r} lies in or around "
+                f"{str(other)!r}, the folder of another experiment; write it to {example}"
+            )
 
 
 def register(registry: Registry, experiments: Sequence[PlannedExperiment]) -> None:

@@ -68,9 +68,12 @@ fi
 workers=()
 restarts=0
 stopped_by=""
+requeue=""
 # shellcheck disable=SC2317  # called by trap
 forward() {{
   stopped_by=$1
+  # the time limit does not requeue a job by itself, pre-emption does; TERM follows USR2 where the end takes long
+  [ "$1" != USR2 ] || requeue=1
   say "SIG$1: workers save and end"
   for worker in ${{workers[@]+"${{workers[@]}}"}}; do kill -TERM "$worker" 2>/dev/null || true; done
 }}
@@ -119,12 +122,16 @@ latentwire experiments status || true
 # after TERM only seconds are left; the next start brings these results too
 if [ "${{LATENTWIRE_PUSH:-1}}" = 1 ] && [ "$stopped_by" != TERM ]; then
   # only results go out: nothing pulls code into a job
-  timeout 90 "$python" telepathy/experiment_registry.py push-results || say "results were not pushed; run \`latentwire experiments sync\` later"
+  timeout 90 "$python" telepathy/experiment_registry.py push-results &
+  push=$! pushed=0
+  wait "$push" || pushed=$?
+  # this wait ends when a signal comes, the push does not
+  [ "$stopped_by" != TERM ] || kill "$push" 2>/dev/null || true
+  [ "$pushed" = 0 ] || say "results were not pushed; run \`latentwire experiments sync\` later"
 fi
 if [ -n "$stopped_by" ]; then
   say "stopped by SIG$stopped_by; the same job goes on from here"
-  # the time limit does not requeue a job by itself, pre-emption does
-  if [ "$stopped_by" = USR2 ] && [ -n "${{SLURM_JOB_ID:-}}" ]; then scontrol requeue "$SLURM_JOB_ID" || true; fi
+  if [ -n "$requeue" ] && [ -n "${{SLURM_JOB_ID:-}}" ]; then scontrol requeue "$SLURM_JOB_ID" || true; fi
   exit 75
 fi
 exit "$code"

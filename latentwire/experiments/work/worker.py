@@ -201,16 +201,16 @@ class Worker:
 
     def _wait(self, child: Child, heart: _Heartbeat, stopping: Callable[[], bool]) -> bool:
         """Until the command has ended, for whatever reason; True where it took too long."""
-        limit_s, began = self.settings.timeout_s, time.monotonic()
+        limit_s, began, timed_out = self.settings.timeout_s, time.monotonic(), False
         while not child.wait(self.settings.poll_s):
             if heart.stale is not None:
                 child.kill()
             elif stopping():
                 child.stop(self.settings.grace_s)
-            elif limit_s is not None and time.monotonic() - began > limit_s:
+            elif timed_out or (limit_s is not None and time.monotonic() - began > limit_s):
+                timed_out = True
                 child.stop(self.settings.grace_s)
-                return True
-        return False
+        return timed_out
 
     def _record(
         self, item: Experiment, claim: Claim, code: int, log: Path, *, timed_out: bool, stopping: Callable[[], bool]
