@@ -181,7 +181,7 @@ class PromptSettings(Schema):
 class RunConfig(PromptSettings):
     """Everything that decides a trained bridge."""
 
-    task: tuple[str, ...]
+    task: tuple[str, ...] = Field(min_length=1)
     sender: SenderSettings
     receiver: ModelSettings
     bridge: dict[str, Any] = Field(default_factory=lambda: {"name": "perceiver"})
@@ -226,6 +226,11 @@ class RunConfig(PromptSettings):
     def needs_packing(self) -> bool:
         """Whether its bridge, or that of its stage one, is drawn towards packed notes."""
         return self.training.needs_packing or self.pretraining.training.needs_packing
+
+    @property
+    def needs_own_packing(self) -> bool:
+        """Whether a training of this config alone needs a packing, and begins from nothing that would have one beside it."""
+        return self.training.needs_packing and not self.bridge.get("init")
 
     @property
     def packing_run(self) -> RunConfig:
@@ -291,7 +296,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             f"{str(path)!r} is a suite of many experiments; run it with `latentwire experiments plan {path}`, "
             f"or take the config of one run, {content['config']!r}"
         )
-    if set(content) == {"identity", "config"} and isinstance(content["config"], dict):
+    if {"identity", "config"} <= set(content) and isinstance(content["config"], dict):
         content = content["config"]
     return build_config(content, overrides, where=f"config {str(path)!r}")
 
@@ -339,6 +344,10 @@ def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, w
             f"{where}: training.steps = 0 does not fit: the bridge would stay as it was drawn; give 1 or more, begin from trained "
             "weights with bridge.init, or take --set 'bridge={name: linear, start: ridge}'"
         )
+    if not config.pretraining.training.steps and not bridge.model_copy(update={"init": None}).knows_at_first:
+        raise ConfigError(
+            f"{where}: pretraining.training.steps = 0 does not fit: stage one begins with a drawn bridge; give 1 or more"
+        )
     # what came later and is left alone changes nothing, so runs from before there was a choice keep their identity
     unused = _left_alone(bridge, "gain", "apart", "start", "stride", "unfold", "unfold_start", "skip")
     return config.model_copy(update={"bridge": bridge.model_dump(exclude=unused)})
@@ -385,3 +394,11 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         # settings of another bridge would not fit the new one
         for stale in [setting for setting in node if setting != "name"]:
             del node[stale]
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """``key: there → here`` for every leaf that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))]
+    return [] if old == new else [f"{path}: {old!r} there, {new!r} here"]

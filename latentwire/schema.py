@@ -15,7 +15,7 @@ Model = TypeVar("Model", bound="Schema")
 class Schema(BaseModel):
     """Base of every configuration object."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def validated(schema: type[Model], value: Mapping[str, Any], *, where: str) -> Model:

@@ -16,6 +16,7 @@ Shapes: S sender tokens, K soft tokens, D_s / D_r sender / receiver width, V voc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -130,7 +131,7 @@ def explain_run(
 
 def one_row(task: Task, row: str, *, split: str, data_dir: str | None) -> Example:
     """Row number or id ``row`` of a split, as ``latentwire tasks show`` counts."""
-    number = int(row) if row.lstrip("-").isdigit() else None
+    number = int(row) if re.fullmatch(r"-?[0-9]+", row) else None
     generated = task.config.source.generated is not None
     most = max(number, 0) + 1 if generated and number is not None else None
     examples = read_task(task, split, data_dir=data_dir, max_rows=most).examples

@@ -111,7 +111,8 @@ class LimitEntry(Schema):
 
     @property
     def key(self) -> tuple[str, ...]:
-        return (self.kind, self.task, self.sender, self.receiver, self.bridge, self.rate, self.metric, self.split, self.settings)
+        names = (self.kind, self.task, self.sender, self.receiver, self.bridge, self.rate, self.metric, self.split, self.settings)
+        return (*names, f"{self.n:09d}")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON with what is computed beside what is stored."""

@@ -245,6 +245,8 @@ class Bridge(nn.Module):
 
         folder = _local_folder(location, revision)
         content = read_json(folder / CONFIG_FILE, what="bridge config")
+        if isinstance(content, dict) and "identity" in content and (folder / "bridge").is_dir():
+            raise ArtefactError(f"{str(folder)!r} is a run; give the bridge in it, {str(folder / 'bridge')!r}")
         if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
             found = content.get("schema_version") if isinstance(content, dict) else None
             raise ArtefactError(f"{str(folder / CONFIG_FILE)!r} has schema {found!r}, this version reads {SCHEMA_VERSION}")
@@ -286,7 +288,9 @@ def _behind(
     length = mask.shape[1]
     # as long as the longest may be, without asking the device which it is
     places = torch.arange(max(length - skip, min(length, skip)), device=mask.device)
-    places = places + torch.where(mask.sum(dim=1, keepdim=True) > skip, skip, 0)
+    # as long as it was before training hid some of its tokens
+    tokens = (mask * torch.arange(1, length + 1, device=mask.device)).amax(dim=1, keepdim=True)
+    places = places + torch.where(tokens > skip, skip, 0)
     inside = places.clamp(max=length - 1)
     mask = mask.gather(1, inside) & (places < length)
     return states.gather(1, inside[..., None].expand(-1, -1, states.shape[2])), mask

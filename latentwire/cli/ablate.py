@@ -29,7 +29,7 @@ def ablate(
     as_json: bool = JSON,
 ) -> None:
     """Train a config and its variations; print validation scores and differences. Test rows are not read."""
-    from latentwire.cli.train import train_with_progress
+    from latentwire.cli.train import learn_packing_with_progress, train_with_progress
     from latentwire.config import load_config
     from latentwire.files import write_json
     from latentwire.training.ablation import ablation_rows, variations
@@ -40,9 +40,11 @@ def ablate(
     done: dict[str, list[float]] = {}
     for number, variation in enumerate(planned, start=1):
         say(f"{number} of {len(planned)}: {variation.name}")
-        done[variation.name] = [
-            float(train_with_progress(run, resume=True, device=device)["validation"]) for run in variation.configs
-        ]
+        scores = done[variation.name] = []
+        for run in variation.configs:
+            if run.needs_own_packing:
+                learn_packing_with_progress(run, device=device)
+            scores.append(float(train_with_progress(run, resume=True, device=device)["validation"]))
     rows = ablation_rows(done)
     write_json(folder / "ablation.json", {"config": config, "seeds": chosen, "rows": rows})
     if as_json:

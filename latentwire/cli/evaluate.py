@@ -96,7 +96,7 @@ def evaluate_with_progress(request: EvaluationRequest) -> Results:
 
 def print_results(results: Results) -> None:
     """Per task: every method and control, then the subsets."""
-    from latentwire.report.tables import print_tables, subset_table, task_table, tasks_of
+    from latentwire.report.tables import metrics_of, print_tables, subset_table, task_table, tasks_of
 
     for task in tasks_of(results):
-        print_tables([task_table(results, task), subset_table(results, task)])
+        print_tables([*(task_table(results, task, metric) for metric in metrics_of(results, task)), subset_table(results, task)])

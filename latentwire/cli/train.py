@@ -52,7 +52,7 @@ def train(
 
     run = load_config(config, set_ or [])
     if pretrain:
-        run = run.after_stage_one if dry_run else pretrained(run, device=device, tensorboard=tensorboard)
+        run = run.after_stage_one if dry_run else pretrained(run, device=device, overwrite=overwrite, tensorboard=tensorboard)
     run_training(
         run,
         dry_run=dry_run,
@@ -66,13 +66,27 @@ def train(
         evaluate_bridge(run, max_rows=eval_samples, device=device)
 
 
-def pretrained(config: RunConfig, *, device: str | None, tensorboard: bool = False) -> RunConfig:
-    """The config with its bridge beginning from stage one, which is trained here unless its folder holds it already."""
+def pretrained(config: RunConfig, *, device: str | None, overwrite: bool = False, tensorboard: bool = False) -> RunConfig:
+    """The config with its bridge beginning from stage one, which is trained here unless its folder holds it already.
+
+    ``overwrite`` replaces a stage one of other settings; the same one would only be trained again.
+    """
+    from latentwire.errors import MismatchError
     from latentwire.training.pretraining import prepare_texts
+    from latentwire.training.run import check_folder
 
     if config.needs_packing:
-        learn_packing_with_progress(config, device=device, tensorboard=tensorboard)
-    train_with_progress(config.stage_one, resume=True, device=device, tensorboard=tensorboard, prepare=prepare_texts)
+        learn_packing_with_progress(config, device=device, overwrite=overwrite, tensorboard=tensorboard)
+    stage_one, replace = config.stage_one, False
+    try:
+        check_folder(stage_one)
+    except MismatchError:
+        if not overwrite:
+            raise
+        replace = True
+    train_with_progress(
+        stage_one, resume=not replace, overwrite=replace, device=device, tensorboard=tensorboard, prepare=prepare_texts
+    )
     return config.after_stage_one
 
 
@@ -143,8 +157,8 @@ def learn_packing_with_progress(
     """
     from latentwire.errors import UsageError
     from latentwire.training.packing import WEIGHTS_FILE
+    from latentwire.training.packing_run import learn_packing
     from latentwire.training.parallel import processes
-    from latentwire.training.run import learn_packing
 
     run = config.packing_run
     if processes() > 1:

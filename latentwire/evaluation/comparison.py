@@ -19,6 +19,7 @@ from typing import Any
 from latentwire.errors import MismatchError, UnknownNameError
 from latentwire.evaluation.predictions import PredictionHeader, PredictionRecord, Predictions, read_predictions
 from latentwire.evaluation.rows import chance_level, subsets_of
+from latentwire.evaluation.run_folder import line_of_predictions
 from latentwire.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap, score_interval, seed_summary
 from latentwire.files import digest
 from latentwire.methods import METHODS
@@ -155,7 +156,8 @@ Groups = Mapping[tuple[str, str, str | None], _Group]
 def compare(files: Iterable[Path], reference: str | None = None, *, tasks: Sequence[str] = ()) -> Comparison:
     """Everything that can be said about the methods in these prediction files.
 
-    Where two runs hold different answers of one method and seed, the method is called ``method@run`` in both.
+    Where two runs hold different answers of one method and seed, the method is called ``method@run`` in both; where the seeds of a
+    method come from runs that differ in more than the seed, it is ``method@run`` without the seed, once for each config.
 
     Args:
         files: as found by ``find_predictions``.
@@ -183,16 +185,30 @@ def compare(files: Iterable[Path], reference: str | None = None, *, tasks: Seque
 
 
 def _named(loaded: Sequence[tuple[Path, Predictions]]) -> list[Predictions]:
-    """Each answer once. A method that two runs answered differently gets the run's name."""
+    """Each answer once. A method that two runs answered differently gets the run's name; that of the first seed's run where runs of
+    two configs have seeds of it.
+    """
     digests: dict[_Key, set[str]] = {}
-    for _, predictions in loaded:
+    lines: dict[str, set[str]] = {}
+    line_at = {path: line_of_predictions(path) for path, _ in loaded}
+    for path, predictions in loaded:
         digests.setdefault(_key(predictions.header), set()).add(_digest(predictions.records))
+        if predictions.header["seed"] is not None and (line := line_at[path]) is not None:
+            lines.setdefault(predictions.header["method"], set()).add(line)
     ambiguous = {key[1] for key, found in digests.items() if len(found) > 1}
+    mixed = {method for method, found in lines.items() if len(found) > 1} - ambiguous
     runs = _run_names([path for path, _ in loaded])
+    first: dict[str | None, str] = {}
+    for path, _ in loaded:
+        first.setdefault(line_at[path], re.sub(r"-?seed\d+$", "", runs[path]) or runs[path])
+    alike = {name for name, count in Counter(first.values()).items() if count > 1}
     kept: dict[_Key, Predictions] = {}
     for path, (header, records) in loaded:
         if header["method"] in ambiguous:
             header = {**header, "method": f"{header['method']}@{runs[path]}"}
+        elif header["method"] in mixed and header["seed"] is not None:
+            name = first[line_at[path]]
+            header = {**header, "method": f"{header['method']}@{runs[path] if name in alike else name}"}
         kept.setdefault(_key(header), Predictions(header, records))
     return list(kept.values())
 

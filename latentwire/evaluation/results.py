@@ -60,7 +60,8 @@ class RunInfo(TypedDict):
     data_revisions: dict[str, str]
     #: tasks whose evaluation split was not read in full
     partial: list[str]
-    #: what is to be known about the rows of a task: blocks cut from one split, contexts cut to fit, rows that also stand in train
+    #: what is to be known about the rows of a task: blocks cut from one split, contexts cut to fit; from ``compare`` also rows that
+    #: stand in train too
     notes: dict[str, list[str]]
     #: hash of every prompt that was answered, by task
     prompt_hashes: dict[str, str]
@@ -98,4 +99,8 @@ def read_results(path: Path) -> Results:
         raise ArtefactError(
             f"result file {str(path)!r} is not of schema {SCHEMA_VERSION}; delete it and run `latentwire eval` again"
         )
+    run, rows = content.get("run"), content.get("rows")
+    whole = isinstance(run, dict) and isinstance(run.get("config"), dict) and isinstance(rows, list)
+    if not whole or any(not isinstance(row, dict) or set(ResultRow.__annotations__) - set(row) for row in rows or ()):
+        raise ArtefactError(f"result file {str(path)!r} is cut or corrupt; delete it and run `latentwire eval` again")
     return content  # type: ignore[return-value]

@@ -16,26 +16,23 @@ from latentwire.evaluation.evaluator import Advance, EvaluationSettings, Origin,
 from latentwire.evaluation.predictions import find_predictions, read_header, write_predictions
 from latentwire.evaluation.results import ResultRow, Results, RunInfo, state_of, write_results
 from latentwire.evaluation.rows import result_rows
-from latentwire.files import digest, file_digest, read_json
+from latentwire.evaluation.run_folder import CONFIG_FILE, RESULTS_FILE, run_settings
+from latentwire.files import digest, file_digest
 from latentwire.messages.settings import Precision
 from latentwire.methods import build_method, method_class
 from latentwire.methods.base import Method, Parts
 from latentwire.methods.bridge import BridgeMethod
 from latentwire.models.device import hardware_summary
 from latentwire.provenance import git_state, versions
-from latentwire.training.run import ARTEFACT_FOLDER, CONFIG_FILE, load_pair, load_prompters
+from latentwire.training.run import ARTEFACT_FOLDER, load_pair, load_prompters
 
-RESULTS_FILE = "results.json"
 #: what a trained run is held against; all other methods learn or cost more, and are `latentwire compare`'s
 WITHOUT_FIT = ("receiver_only", "receiver_text", "text_relay", "bridge")
 
 
 def saved_config(run_folder: Path) -> RunConfig:
     """The config a run was trained with. Raises ``ArtefactError`` where the folder holds no run."""
-    if not (run_folder / CONFIG_FILE).is_file():
-        raise ArtefactError(f"{str(run_folder)!r} holds no run (no {CONFIG_FILE}); train one with `latentwire train CONFIG`")
-    content = read_json(run_folder / CONFIG_FILE, what="run config")
-    config = build_config(content["config"], where=str(run_folder / CONFIG_FILE))
+    config = build_config(run_settings(run_folder), where=str(run_folder / CONFIG_FILE))
     return config.model_copy(update={"output_dir": str(run_folder)})
 
 

@@ -30,7 +30,7 @@ from latentwire.methods.base import FitData, Method, Parts
 from latentwire.methods.settings import MethodSettings
 from latentwire.models.device import hardware_summary
 from latentwire.provenance import git_state, versions
-from latentwire.training.run import load_pair
+from latentwire.training.run import digest_of_weights, load_pair
 
 WORK_FOLDER = "work"
 GOES_ON = "the same command goes on from there"
@@ -220,8 +220,13 @@ def _identity(request: SuiteRequest, parts: Parts, data: _TaskData, name: str, m
     """Hash of all that decides the predictions of a method: methods that learn nothing do not depend on the training settings."""
     config = request.config
     models = [model.source.fingerprint for model in (parts.sender, parts.receiver)]
-    decisive = [str(parts.sender.layer), str(parts.receiver.dtype), config.prompt_style, request.settings.model_dump_json()]
+    decisive = [str(parts.sender.layer), config.prompt_style, request.settings.model_dump_json()]
+    decisive += [str(data.task.config.max_new_tokens)]
+    # quantised weights are computed with in another format than they are kept in
+    decisive += [f"{part.dtype} {end.dtype}" for part, end in ((parts.sender, config.sender), (parts.receiver, config.receiver))]
     if method.fits:
+        decisive += [config.packing.model_dump_json()] if config.training.needs_packing else []
+        decisive += [digest_of_weights(config) or ""] if config.bridge.get("init") else []
         decisive += [config.training.model_dump_json(), repr(sorted(config.bridge.items())), str(seed)]
         decisive += [config.message.model_dump_json()] if config.message != MessageSettings() else []
     return digest(data.key, name, *models, *decisive)[:16]

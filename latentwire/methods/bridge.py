@@ -17,6 +17,7 @@ from latentwire.methods.base import AS_THE_TASK_SAYS, SOFT_CONTROLS, Control, Fi
 from latentwire.models.batching import alike
 from latentwire.models.sender import Sender
 from latentwire.models.soft_tokens import SoftTokens
+from latentwire.training.packing_run import learn_packing
 from latentwire.training.run import ARTEFACT_FOLDER, train_run
 from latentwire.training.trainer import Hooks
 
@@ -48,14 +49,11 @@ class BridgeMethod(Method):
     def fit(self, data: FitData) -> dict[str, Any]:
         """Trains the bridge of the config on the task; a finished or killed training in the folder is taken up again."""
         config = data.config.model_copy(update={"task": (data.task.name,), "seed": data.seed, "output_dir": str(data.folder)})
-        summary = train_run(
-            config,
-            resume=True,
-            device=data.device,
-            say=data.say,
-            pair=(self.sender, self.parts.receiver),
-            hooks=Hooks(should_stop=data.should_stop),
-        )
+        hooks = Hooks(should_stop=data.should_stop)
+        if config.needs_own_packing:
+            learn_packing(config, device=data.device, hooks=hooks, say=data.say)
+        pair = (self.sender, self.parts.receiver)
+        summary = train_run(config, resume=True, device=data.device, say=data.say, pair=pair, hooks=hooks)
         self.bridge = Bridge.from_pretrained(data.folder / ARTEFACT_FOLDER).to(self.parts.receiver.device)
         kept = ("seconds", "steps", "trainable_params", "best_step", "validation", "train_rows", "validation_rows")
         return {key: summary[key] for key in kept}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from latentwire.bridges import bridge_config
+from latentwire.errors import UsageError
 from latentwire.methods.base import FitData, Parts
 from latentwire.methods.bridge import BridgeMethod
 from latentwire.models.sender import as_layers, load_sender
@@ -36,5 +38,8 @@ class SelfBridge(BridgeMethod):
         settings = data.config.sender.model_copy(
             update={"model": own.model, "revision": own.revision, "device": own.device, "layer": layer}
         )
-        changed = {"sender": settings, "bridge": {**data.config.bridge, "init": None}}
+        bridge = {**data.config.bridge, "init": None}
+        if not data.config.training.steps and not bridge_config(bridge).knows_at_first:
+            raise UsageError("self_bridge begins with a drawn bridge, and training.steps = 0 leaves it so; give 1 or more")
+        changed = {"sender": settings, "bridge": bridge}
         return super().fit(replace(data, config=data.config.model_copy(update=changed)))

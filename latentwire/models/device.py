@@ -24,7 +24,9 @@ def pick_device(requested: str | None = None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"unknown device {name!r}; use cpu, mps, cuda or cuda:N (--device or LATENTWIRE_DEVICE)") from None
+        device = None
+    if device is None or device.type not in ("cpu", "mps", "cuda"):
+        raise UsageError(f"unknown device {name!r}; use cpu, mps, cuda or cuda:N (--device or LATENTWIRE_DEVICE)")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"device {name!r} asked for, but this machine shows {torch.cuda.device_count()} CUDA devices; try --device cpu"

@@ -6,9 +6,9 @@ their 95 % intervals (which are over rows), and small dots are the single seeds.
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any
 
 from latentwire.errors import UnknownNameError, UsageError
 from latentwire.evaluation.results import ResultRow, Results
-from latentwire.files import digest, replacing
+from latentwire.evaluation.run_folder import line_of
+from latentwire.files import replacing
 from latentwire.report.tables import LABELS
 
 #: methods whose message is made of soft tokens
@@ -66,10 +67,10 @@ def collect_points(runs: Sequence[tuple[str, Results]], *, tasks: Sequence[str] 
     if not any(_is_soft(row["method"]) for _, _, row in chosen):
         raise UsageError("none of the runs has a bridge with this task and metric; evaluate one with `latentwire eval RUN`")
     names = _series_names(chosen)
-    groups: dict[tuple[str, str, str], list[ResultRow]] = {}
+    groups: dict[tuple[str, tuple[str, str], str], list[ResultRow]] = {}
     for _, results, row in chosen:
-        groups.setdefault((row["task"], names[_line(results, row)], row["method"]), []).append(row)
-    points = [_point(series, found) for (_, series, _), found in groups.items()]
+        groups.setdefault((row["task"], _line(results, row), row["method"]), []).append(row)
+    points = [_point(names[line], found) for (_, line, _), found in groups.items()]
     order = {task: place for place, task in enumerate(dict.fromkeys(row["task"] for _, _, row in chosen))}
     return sorted(points, key=lambda point: (order[point.task], point.series, point.message_bytes))
 
@@ -97,17 +98,22 @@ def _line(results: Results, row: ResultRow) -> tuple[str, str]:
     """What the points of one line have in common: the method up to its precision, and the config up to its seed."""
     if not _is_soft(row["method"]):
         return "", ""
-    config = {key: value for key, value in results["run"]["config"].items() if key not in ("seed", "output_dir")}
-    return row["method"].partition("@")[0], digest(json.dumps(config, sort_keys=True))
+    return row["method"].partition("@")[0], line_of(results["run"]["config"])
 
 
 def _series_names(chosen: Sequence[tuple[str, Results, ResultRow]]) -> dict[tuple[str, str], str]:
-    """Each line's name: the method, with its runs' name where two lines have the same method."""
+    """Each line's name: the method; with its runs' name where two have the same; and a number where they share that too."""
     runs: dict[tuple[str, str], str] = {}
     for name, results, row in chosen:
-        runs.setdefault(_line(results, row), re.sub(r"-?seed\d+$", "", name))
-    methods = [method for method, _ in runs]
-    return {line: line[0] if methods.count(line[0]) == 1 else f"{line[0]} ({run})" for line, run in runs.items()}
+        runs.setdefault(_line(results, row), re.sub(r"-?seed\d+$", "", name) or name)
+    methods = Counter(method for method, _ in runs)
+    names = {line: line[0] if methods[line[0]] == 1 else f"{line[0]} ({run})" for line, run in runs.items()}
+    counted, seen = Counter(names.values()), Counter[str]()
+    for line, name in names.items():
+        if counted[name] > 1:
+            seen[name] += 1
+            names[line] = f"{name} {seen[name]}"
+    return names
 
 
 def _point(series: str, rows: Sequence[ResultRow]) -> Point:

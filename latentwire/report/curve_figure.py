@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from latentwire.errors import ArtefactError, UsageError
-from latentwire.files import digest, read_json, replacing
+from latentwire.evaluation.run_folder import line_of, run_settings
+from latentwire.files import replacing
 from latentwire.report.bytes_figure import COLOURS, check_picture
 
 
@@ -51,21 +52,14 @@ def read_curves(folders: Sequence[Path]) -> list[Curve]:
     """
     groups: dict[str, list[tuple[str, dict[str, Any], dict[int, float]]]] = {}
     for folder in dict.fromkeys(path.resolve() for path in folders):
-        config, scores = _config(folder), _scores(folder)
-        groups.setdefault(_line(config), []).append((folder.name, config, scores))
+        config, scores = run_settings(folder), _scores(folder)
+        groups.setdefault(line_of(config), []).append((folder.name, config, scores))
     tasks = {tuple(runs[0][1]["task"]) for runs in groups.values()}
     if len(tasks) > 1:
         raise UsageError(
             f"runs of different tasks ({'; '.join(sorted(map(', '.join, tasks)))}) have no common scale; draw them apart"
         )
     return [_curve(runs) for runs in groups.values()]
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.json").is_file():
-        raise ArtefactError(f"{str(folder)!r} holds no training run; give folders that `latentwire train` wrote")
-    config: dict[str, Any] = read_json(folder / "config.json", what="run config")["config"]
-    return config
 
 
 def _scores(folder: Path) -> dict[int, float]:
@@ -80,13 +74,6 @@ def _scores(folder: Path) -> dict[int, float]:
     if not scores:
         raise ArtefactError(f"{str(folder)!r} was not validated yet (training.validate_every); let it train on")
     return scores
-
-
-def _line(config: dict[str, Any]) -> str:
-    """What the runs of one line have in common."""
-    decisive = {key: value for key, value in config.items() if key not in ("seed", "output_dir")}
-    decisive["bridge"] = config["bridge"] | {"init": bool(config["bridge"].get("init"))}
-    return digest(json.dumps(decisive, sort_keys=True))
 
 
 def _curve(runs: Sequence[tuple[str, dict[str, Any], dict[int, float]]]) -> Curve:

@@ -16,11 +16,19 @@ def tasks_of(results: Results) -> list[str]:
     return list(dict.fromkeys(row["task"] for row in results["rows"]))
 
 
-def find(results: Results, task: str, method: str, control: str | None = None, subset: str = "all") -> ResultRow | None:
-    """The row of a method (``bridge`` finds any bridge), or None."""
+def metrics_of(results: Results, task: str) -> list[str]:
+    """Metrics of a task in the order they were computed, its headline first."""
+    return list(dict.fromkeys(row["metric"] for row in results["rows"] if row["task"] == task))
+
+
+def find(
+    results: Results, task: str, method: str, control: str | None = None, subset: str = "all", metric: str | None = None
+) -> ResultRow | None:
+    """The row of a method (``bridge`` finds any bridge), or None. ``metric``: None takes the first that the method has."""
     for row in results["rows"]:
         same_method = row["method"] == method or (method == "bridge" and row["method"].startswith("bridge:"))
-        if row["task"] == task and same_method and row["control"] == control and row["subset"] == subset:
+        same_rows = row["task"] == task and row["control"] == control and row["subset"] == subset
+        if same_method and same_rows and metric in (None, row["metric"]):
             return row
     return None
 
@@ -37,9 +45,9 @@ def score(row: ResultRow | None) -> str:
     return f"{row['value']:.1%} ({100 * row['ci_low']:.1f}–{100 * row['ci_high']:.1f})"
 
 
-def task_table(results: Results, task: str) -> Table:
-    """Every method and control of one task, with message size and latency."""
-    rows = [row for row in results["rows"] if row["task"] == task and row["subset"] == "all"]
+def task_table(results: Results, task: str, metric: str) -> Table:
+    """Every method and control of one task under one metric, with message size and latency."""
+    rows = [row for row in results["rows"] if (row["task"], row["subset"], row["metric"]) == (task, "all", metric)]
     partial = " · a part of the split" if task in results["run"]["partial"] else ""
     head = rows[0]
     table = Table(
@@ -55,7 +63,7 @@ def task_table(results: Results, task: str) -> Table:
 
 
 def subset_table(results: Results, task: str) -> Table | None:
-    """Scores by field and on held-out words, the methods side by side; None where the task has no subsets."""
+    """Scores (headline metric) by field and on held-out words, the methods side by side; None where the task has no subsets."""
     methods = method_labels(results)
     subsets = [row["subset"] for row in results["rows"] if row["task"] == task and row["subset"] != "all"]
     if not subsets:
@@ -66,7 +74,7 @@ def subset_table(results: Results, task: str) -> Table | None:
     for method in methods:
         table.add_column(LABELS.get(method, method), justify="right")
     for subset in dict.fromkeys(subsets):
-        found = [find(results, task, method, subset=subset) for method in methods]
+        found = [find(results, task, method, subset=subset, metric=metrics_of(results, task)[0]) for method in methods]
         n = next(row["n"] for row in found if row is not None)
         table.add_row(subset, str(n), *(f"{row['value']:.1%}" if row else "–" for row in found))
     return table

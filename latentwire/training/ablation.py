@@ -54,6 +54,8 @@ def _axis(text: str) -> list[str]:
     key, separator, values = text.partition("=")
     if not separator or not values.strip():
         raise UsageError(f"--vary {text!r} names no values; write --vary key.path=value,value")
+    if key.strip() == "seed":
+        raise UsageError(f"--vary {text!r} does not fit: every variation runs with all seeds; write --seeds {values.strip()}")
     depth, parts = 0, [""]
     for character in values:
         depth += (character in "[{") - (character in "]}")

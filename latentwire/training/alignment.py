@@ -22,12 +22,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latentwire.bridges.base import Bridge
+from latentwire.config import RunConfig
 from latentwire.data.task import Example
 from latentwire.errors import DataError, UsageError
 from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
 from latentwire.models.soft_tokens import SoftTokens
-from latentwire.training.packing import Notes, Packing
+from latentwire.training.packing import Notes, Packing, find_packing, load_packing
 
 #: nats for each place that a token is away from its own. A soft token cannot see whether words far before it have moved, so a long
 #: row of moved words cannot be learned
@@ -97,10 +98,12 @@ class Alignment:
         table = self.receiver.embed.weight.detach().float()
         scale = self.receiver.embedding_rms * self.bridge.config.gain
         losses = []
-        for place, (row, count) in enumerate(zip(rows, soft.tokens_per_row.tolist(), strict=True)):
+        for place, (row, real) in enumerate(zip(rows, soft.mask.tolist(), strict=True)):
             plan = self.plan(row)
-            # another row's message, which the diagnostics compare with, may be shorter
-            taken = [number for number, group in enumerate(plan.groups[:count]) if group]
+            # hidden sender tokens leave holes; another row's message, which the diagnostics compare with, may be shorter
+            taken = [number for number, (group, here) in enumerate(zip(plan.groups, real, strict=False)) if group and here]
+            if not taken:
+                continue
             weights = torch.zeros(len(taken), len(plan.tokens), device=table.device)
             for line, number in enumerate(taken):
                 for token in plan.groups[number]:
@@ -108,7 +111,7 @@ class Alignment:
             wanted = (weights / weights.sum(dim=1, keepdim=True)) @ table[torch.tensor(plan.tokens, device=table.device)]
             wanted = wanted * (scale * torch.rsqrt(wanted.pow(2).mean(dim=1, keepdim=True) + 1e-12))
             losses.append((soft.vectors[place, taken].float() - wanted).pow(2).mean())
-        return torch.stack(losses).mean() / scale**2
+        return torch.stack(losses).mean() / scale**2 if losses else 0.0 * soft.vectors.sum()
 
     def _packed_loss(self, packing: Packing, rows: Sequence[Example], soft: SoftTokens) -> Float[Tensor, ""]:
         with torch.no_grad():
@@ -199,3 +202,24 @@ def overlap(ours: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) 
     begin = torch.maximum(first[:, None, 0], second[None, :, 0])
     end = torch.minimum(first[:, None, 1], second[None, :, 1])
     return (end - begin).clamp(min=0)
+
+
+def alignment_for(
+    config: RunConfig, sender: Sender, receiver: Receiver, bridge: Bridge, rows: Sequence[Example]
+) -> Alignment | None:
+    """The alignment that the config's training asks for, if any.
+
+    A bridge that is drawn towards a packing begins with the vectors by which the receiver unfolds that.
+
+    Raises:
+        ArtefactError: it is to a packing, and there is none beside stage one. MismatchError: to one of other settings.
+    """
+    settings = config.training
+    if not settings.aligns:
+        return None
+    if settings.align_to == "packing":
+        packing = load_packing(find_packing(config), receiver)
+        if bridge.unfold_embeddings is not None and packing.unfold_embeddings is not None:
+            bridge.unfold_embeddings.data.copy_(packing.unfold_embeddings)
+        return Alignment(sender, receiver, bridge, rows, packing=packing)
+    return Alignment(sender, receiver, bridge, rows, to=settings.align_to)

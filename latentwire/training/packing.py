@@ -31,14 +31,15 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from latentwire.bridges.base import BridgeConfig
+from latentwire.config import RunConfig, differences
 from latentwire.data.task import Example
-from latentwire.errors import ArtefactError, DataError
-from latentwire.files import write_bytes
+from latentwire.errors import ArtefactError, DataError, MismatchError
+from latentwire.files import read_json, write_bytes
 from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
 from latentwire.models.soft_tokens import SoftTokens
 
-WEIGHTS_FILE = "packing.safetensors"
+WEIGHTS_FILE, CONFIG_FILE = "packing.safetensors", "config.json"
 RECORDS_APART = ";"
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 #: places of a record: its words, the last of which has one of its own, and the tokens of a word; more share the last place
@@ -220,23 +221,34 @@ def save_packing(packing: Packing, folder: Path) -> None:
     write_bytes(folder / WEIGHTS_FILE, save(tensors))
 
 
-def find_packing(folder: Path) -> Path:
-    """The file of the learned packing in a folder. Raises ``ArtefactError`` where there is none."""
+def find_packing(config: RunConfig) -> Path:
+    """The file of the learned packing that the config's bridge is drawn towards.
+
+    Raises:
+        ArtefactError: there is none. MismatchError: it was learned with other settings.
+    """
+    folder, run = config.packing_folder, config.packing_run
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise ArtefactError(
-            f"{str(path)!r} does not exist; learn it with `latentwire pretrain-bridge CONFIG` or `train CONFIG --pretrain`"
+            f"{str(path)!r} does not exist; learn it with `latentwire pretrain-bridge CONFIG`, or use `train CONFIG --pretrain`"
         )
+    if (folder / CONFIG_FILE).is_file():
+        saved = read_json(folder / CONFIG_FILE, what="packing config").get("config", {})
+        # what came later stands in no older file
+        there, here = dict(saved.get("packing", {})), config.packing.model_dump(mode="json")
+        other = differences(there, {key: here[key] for key in here if key in there}, "packing")
+        other += differences(saved.get("bridge", {}), run.bridge, "bridge")
+        if other:
+            raise MismatchError(
+                f"the packing in {str(folder)!r} was learned with other settings ({'; '.join(other[:3])}); give this run the same, "
+                "or learn another with `latentwire pretrain-bridge` into another folder"
+            )
     return path
 
 
-def load_packing(folder: Path, receiver: Receiver) -> Packing:
-    """The learned packing in a folder, frozen.
-
-    Raises:
-        ArtefactError: there is none, or its file is cut or of another receiver.
-    """
-    path = find_packing(folder)
+def load_packing(path: Path, receiver: Receiver) -> Packing:
+    """The learned packing in a file (``find_packing``), frozen. Raises ``ArtefactError`` where it is cut or of another receiver."""
     try:
         tensors = load_file(path)
         sizes = [int(name.removeprefix("maps.")) for name in tensors if name.startswith("maps.")]

@@ -34,11 +34,12 @@ from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
-from latentwire.training.alignment import MOST_COUNTED_TEXTS, Alignment
+from latentwire.training.alignment import MOST_COUNTED_TEXTS, Alignment, alignment_for
 from latentwire.training.bundles import Bundles
 from latentwire.training.learners import BridgeLearner, StatesReader
 from latentwire.training.parallel import Team
-from latentwire.training.run import Prepared, Say, alignment_for, begin_with_ridge
+from latentwire.training.ridge import begin_with_ridge
+from latentwire.training.run import Prepared, Say
 
 TINY_WORLD = "tinyworld"
 WRITTEN = ("repeat", "go_on", "note")

@@ -22,7 +22,7 @@ from torch import nn
 from latentwire.bridges import bridge_config
 from latentwire.bridges.base import WEIGHTS_FILE, Bridge, BridgeConfig, BridgeEnds, BridgePair, identity_of
 from latentwire.bridges.card import bridge_card
-from latentwire.config import RunConfig
+from latentwire.config import RunConfig, differences
 from latentwire.data.budget import describe_cuts, fit_rows
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
@@ -34,15 +34,14 @@ from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, as_layers, load_sender
 from latentwire.models.source import resolve
 from latentwire.provenance import git_state, versions
-from latentwire.training.alignment import Alignment
+from latentwire.training.alignment import alignment_for
 from latentwire.training.bundles import Bundles, RowBundles
 from latentwire.training.features import FeatureCache
-from latentwire.training.learners import BridgeLearner, Learner, PackingLearner
-from latentwire.training.packing import WEIGHTS_FILE as PACKING_FILE
-from latentwire.training.packing import Notes, Packing, find_packing, load_packing, save_packing
+from latentwire.training.learners import BridgeLearner, Learner
+from latentwire.training.packing import find_packing
 from latentwire.training.parallel import Team, join_team, leave_team
 from latentwire.training.portrait import ROWS_FILE, portrait
-from latentwire.training.ridge import fit_ridge, spread_texts, wants_ridge
+from latentwire.training.ridge import begin_with_ridge
 from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
 from latentwire.training.unfolding import listening_vectors
 
@@ -72,7 +71,7 @@ def finished_summary(config: RunConfig) -> dict[str, Any] | None:
         MismatchError: the folder belongs to another config.
     """
     folder = config.folder
-    if not _check_folder(config):
+    if not check_folder(config):
         return None
     # the summary comes through git, the weights do not
     if not ((folder / SUMMARY_FILE).exists() and (folder / ARTEFACT_FOLDER / WEIGHTS_FILE).exists()):
@@ -81,19 +80,33 @@ def finished_summary(config: RunConfig) -> dict[str, Any] | None:
     return summary
 
 
-def _check_folder(config: RunConfig) -> bool:
+def check_folder(config: RunConfig) -> bool:
     """Whether the config's folder holds a run of it. Raises ``MismatchError`` where it holds one of another config."""
     folder = config.folder
     if not (folder / CONFIG_FILE).exists():
         return False
     saved = read_json(folder / CONFIG_FILE, what="run config")
     if saved.get("identity") != config.identity:
-        differing = _differences(saved.get("config", {}), config.model_dump(mode="json", exclude={"output_dir": True}))
+        differing = differences(saved.get("config", {}), config.model_dump(mode="json", exclude={"output_dir": True}))
         raise MismatchError(
             f"{str(folder)!r} holds a run of another config ({'; '.join(differing[:3]) or 'other version'}); "
             "choose another folder with --set output_dir=… or add --overwrite"
         )
+    began, now = saved.get("init_sha256"), digest_of_weights(config)
+    if began and now and began != now:
+        raise MismatchError(
+            f"{str(folder)!r} holds a run that began from other weights than bridge.init = {config.bridge['init']!r} has now; "
+            "choose another folder with --set output_dir=… or add --overwrite"
+        )
     return True
+
+
+def digest_of_weights(config: RunConfig) -> str | None:
+    """SHA-256 of the weights that ``bridge.init`` names; None where it names none, or none that lie here."""
+    init = config.bridge.get("init")
+    folder = Path(init or "").expanduser()
+    found = (place / WEIGHTS_FILE for place in (folder / ARTEFACT_FOLDER, folder) if init)
+    return next((file_digest(path) for path in found if path.is_file()), None)
 
 
 def train_run(
@@ -152,7 +165,7 @@ def _train(
 ) -> dict[str, Any]:
     folder = config.folder
     if config.training.needs_packing:
-        find_packing(config.packing_folder)
+        find_packing(config)
     sender, receiver = pair or load_pair(config, device=device)
     bridge = new_bridge(config, sender, receiver)
     found = prepare(config, sender, receiver, bridge, team, say)
@@ -171,7 +184,11 @@ def _train(
                 (folder / name).unlink(missing_ok=True)
         write_json(
             folder / CONFIG_FILE,
-            {"identity": config.identity, "config": config.model_dump(mode="json", exclude={"output_dir": True})},
+            {
+                "identity": config.identity,
+                "config": config.model_dump(mode="json", exclude={"output_dir": True}),
+                "init_sha256": digest_of_weights(config),
+            },
         )
         if found.portraits:
             write_json(folder / ROWS_FILE, found.portraits)
@@ -210,7 +227,7 @@ def prepare_tasks(
     config: RunConfig, sender: Sender, receiver: Receiver, bridge: Bridge, team: Team, say: Say, *, cache_folder: Path | None
 ) -> Prepared:
     """The rows of the config's tasks, their states cached, for a bridge."""
-    train, validation, revisions, portraits = _read_rows(config, sender, receiver, say)
+    train, validation, revisions, portraits = read_rows(config, sender, receiver, say)
     begin_with_ridge(bridge, sender, receiver, train, validation, say)
     texts = [row.sender_prompt for row in (*train, *validation)]
     cache = _filled_cache(config, sender, texts, team, cache_folder, say)
@@ -223,83 +240,6 @@ def prepare_tasks(
         alignment=alignment_for(config, sender, receiver, bridge, train),
     )
     return Prepared(learner, RowBundles(train, settings.questions_per_message), validation, revisions, portraits)
-
-
-def begin_with_ridge(
-    bridge: Bridge, sender: Sender, receiver: Receiver, train: Sequence[Example], validation: Sequence[Example], say: Say
-) -> None:
-    """Puts a bridge of ``start: ridge`` there, by contexts from all over the rows."""
-    if wants_ridge(bridge):
-        own, held_out = (spread_texts([row.sender_prompt for row in rows]) for rows in (train, validation))
-        found = fit_ridge(bridge, sender, receiver, train=own, validation=held_out)
-        say(f"ridge: {found['validation_r2']:.1%} of the variance of validation texts' embeddings, from {found['tokens']:,} tokens")
-
-
-def alignment_for(
-    config: RunConfig, sender: Sender, receiver: Receiver, bridge: Bridge, rows: Sequence[Example]
-) -> Alignment | None:
-    """The alignment that the config's training asks for, if any.
-
-    A bridge that is drawn towards a packing begins with the vectors by which the receiver unfolds that.
-
-    Raises:
-        ArtefactError: it is to a packing, and there is none beside stage one.
-    """
-    settings = config.training
-    if not settings.aligns:
-        return None
-    if settings.align_to == "packing":
-        packing = load_packing(config.packing_folder, receiver)
-        if bridge.unfold_embeddings is not None and packing.unfold_embeddings is not None:
-            bridge.unfold_embeddings.data.copy_(packing.unfold_embeddings)
-        return Alignment(sender, receiver, bridge, rows, packing=packing)
-    return Alignment(sender, receiver, bridge, rows, to=settings.align_to)
-
-
-def learn_packing(
-    config: RunConfig,
-    *,
-    overwrite: bool = False,
-    device: str | None = None,
-    hooks: Hooks | None = None,
-    say: Say = lambda line: None,
-) -> None:
-    """Learns the packing of ``config`` into its folder, or goes on where it was stopped, or finds it there.
-
-    ``overwrite`` replaces a packing of other settings; the same one would only be learned again.
-
-    Raises:
-        MismatchError: the folder holds another one. StoppedEarlyError: the hooks asked to stop; the same command goes on.
-    """
-    run = config.packing_run
-    folder, content = run.folder, {"identity": run.identity, "config": run.model_dump(mode="json", exclude={"output_dir": True})}
-    try:
-        _check_folder(run)
-    except MismatchError:
-        if not overwrite:
-            raise
-        for name in (PACKING_FILE, CHECKPOINT_FILE):
-            (folder / name).unlink(missing_ok=True)
-    if (folder / PACKING_FILE).exists():
-        say(f"{folder} already holds this packing; nothing to do")
-        return
-    sender, receiver = load_pair(run, device=device)
-    train, validation, _, _ = _read_rows(run, sender, receiver, say)
-    notes = Notes(bridge_config(run.bridge), sender, receiver)
-    torch.manual_seed(run.seed)
-    settings = bridge_config(run.bridge)
-    packing = Packing(receiver, notes.sizes(train, most=config.packing.most_said), gain=settings.gain, unfold=settings.unfold)
-    _begin_unfolding(packing.unfold_embeddings, settings, receiver, run.seed)
-    bundles = RowBundles(train, run.training.questions_per_message)
-    learner = PackingLearner(packing, notes, redrawn=config.packing.redrawn)
-    trainer = Trainer(run, learner=learner, train=bundles, validation=validation, folder=folder, hooks=hooks)
-    write_json(folder / CONFIG_FILE, content)
-    if (folder / CHECKPOINT_FILE).exists():
-        trainer.restore()
-        say(f"resumed at step {trainer.step} of {run.training.steps}")
-    best = trainer.run()
-    save_packing(packing, folder)
-    say(f"packing: validation {best.score:.3f} at step {best.step}, {trainer.seconds:.0f} s; in {folder}")
 
 
 def _filled_cache(config: RunConfig, sender: Sender, texts: list[str], team: Team, folder: Path | None, say: Say) -> FeatureCache:
@@ -373,12 +313,12 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
     if settings.init is not None:
         _take_weights(bridge, settings.init)
     elif not config.training.needs_packing:  # a packing brings its own
-        _begin_unfolding(bridge.unfold_embeddings, settings, receiver, config.seed)
+        begin_unfolding(bridge.unfold_embeddings, settings, receiver, config.seed)
     bridge.message = config.message
     return bridge.to(receiver.device)
 
 
-def _begin_unfolding(vectors: nn.Parameter | None, settings: BridgeConfig, receiver: Receiver, seed: int) -> None:
+def begin_unfolding(vectors: nn.Parameter | None, settings: BridgeConfig, receiver: Receiver, seed: int) -> None:
     """Puts what unfolds soft tokens where ``bridge.unfold_start`` says; drawn it already is."""
     if vectors is not None and settings.unfold_start == "listening":
         vectors.data.copy_(listening_vectors(receiver, settings, seed=seed))
@@ -392,7 +332,7 @@ def _take_weights(bridge: Bridge, location: str) -> None:
     here, there = (item.config.model_dump(exclude={"init", "unfold_start", "start"}) for item in (bridge, known))
     if here != there:
         raise MismatchError(
-            f"bridge.init = {location!r} holds another bridge ({'; '.join(_differences(there, here)[:3])}); "
+            f"bridge.init = {location!r} holds another bridge ({'; '.join(differences(there, here)[:3])}); "
             "give this run the same bridge settings, or run `latentwire pretrain-bridge` with these"
         )
     if bridge.pair is not None and known.pair is not None:
@@ -407,9 +347,10 @@ def _take_weights(bridge: Bridge, location: str) -> None:
     bridge.load_state_dict(known.state_dict())
 
 
-def _read_rows(
+def read_rows(
     config: RunConfig, sender: Sender, receiver: Receiver, say: Say
 ) -> tuple[list[Example], list[Example], dict[str, str], list[dict[str, Any]]]:
+    """Rows to learn from and to choose on, of all tasks; the revisions of their data; and what the rows of each split are like."""
     read: dict[str, list[Example]] = {"train": [], "validation": []}
     revisions: dict[str, str] = {}
     portraits: list[dict[str, Any]] = []
@@ -432,11 +373,3 @@ def _read_rows(
     train, validation = read["train"], read["validation"]
     say(f"rows: {len(train)} to train, {len(validation)} to validate, {len(config.task)} task(s)")
     return train, validation, revisions, portraits
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """``key: there → here`` for every leaf that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))]
-    return [] if old == new else [f"{path}: {old!r} there, {new!r} here"]

@@ -108,8 +108,10 @@ def fit_learner(
     """Trains ``learner`` with AdamW on the rows that the config gives a bridge, and for as many steps (or ``steps``); resumes.
 
     Raises:
-        StoppedEarlyError: asked to stop; all is saved.
+        StoppedEarlyError: asked to stop; all is saved. UsageError: no step is to be made.
     """
+    if not (steps or config.training.steps):
+        raise UsageError("training.steps = 0 does not fit what has to learn; give tuning_steps (--method_set tuning_steps=300)")
     training = config.training.model_copy(
         update={
             "optimizer": "adamw",

@@ -146,6 +146,7 @@ def test_seeds_join_their_entry_and_are_replaced_when_measured_again(tmp_path: P
     again = merged(both, [entry(0.6, seed=2)])
     assert [seed.score for seed in again[0].seeds] == [0.8, 0.6]
     assert len(merged(again, [entry(0.9, settings="other")])) == 2
+    assert len(merged(again, [entry(0.9, seed=3, n=20, text_score=0.5)])) == 2, "other rows are another measurement"
     write_limits(again, tmp_path / "limits.json")
     assert read_limits(tmp_path / "limits.json") == again
     (tmp_path / "limits.json").write_text("[]")

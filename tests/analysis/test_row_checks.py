@@ -230,3 +230,15 @@ def test_a_missing_test_split_is_a_finding_and_a_missing_train_split_an_error(tm
     (tmp_path / "mine" / "train.jsonl").unlink()
     with pytest.raises(DataError, match=r"train\.jsonl"):
         posed(task, tmp_path)
+
+
+def test_ids_are_counted_split_by_split(tmp_path: Path) -> None:
+    task = open_task(tmp_path, [])
+    for split, shift in (("train", 0), ("test", 100)):
+        rows = [{**row, "text": f"{row['text']} and {index + shift}", "id": str(index)} for index, row in enumerate(plain_rows())]
+        write_rows(tmp_path, rows, split)
+    found = posed(task, tmp_path)
+    assert checks_of(found)["rows"].status == "pass"
+    assert len(found.target_tokens) == sum(len(rows.examples) for rows in found.splits.values())
+    write_rows(tmp_path, [{**row, "id": "0"} for row in plain_rows()], "test")
+    assert checks_of(posed(task, tmp_path))["rows"].row == "0"

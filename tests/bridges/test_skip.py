@@ -79,3 +79,13 @@ def test_words_are_aligned_to_the_soft_tokens_that_stand_for_them() -> None:
     assert len(plan.groups) == int(bridge(sender.read([row.sender_prompt])).mask.sum())
     last = receiver.tokenizer.decode([plan.tokens[place] for place in plan.groups[-1]])
     assert row.sender_prompt.endswith(last.strip())
+
+
+@torch.no_grad()
+def test_tokens_that_training_hides_do_not_make_a_context_shorter() -> None:
+    skipping, _ = pair_of("pooled")
+    read = batch((9,))
+    hidden = read.mask.clone()
+    hidden[0, 1:8] = False  # two are left, fewer than are skipped
+    soft = skipping(SenderStates(read.states, hidden))
+    assert soft.mask.tolist() == [[False] * 5 + [True]]

@@ -33,6 +33,20 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "limit without budget": (["train", NANO, "--set", "message.verbatim_bytes=8"], "set verbatim=budget"),
     "layer too high": (["train", NANO, "--set", "sender.layer=99"], "sender layer 99 does not exist"),
     "unknown device": (["train", NANO, "--device", "tpu"], "unknown device 'tpu'"),
+    "device of another kind": (["train", NANO, "--device", "meta"], "unknown device 'meta'"),
+    "no task": (["train", NANO, "--set", "task=[]"], "task = [] does not fit"),
+    "no number": (["train", NANO, "--set", "training.lr=.inf"], "training.lr = inf does not fit"),
+    "stage one without a step": (
+        ["pretrain-bridge", NANO, "--set", "pretraining.training.steps=0"],
+        "pretraining.training.steps = 0 does not fit",
+    ),
+    "a setting of methods": (["compare", NANO, "--method_set", "shots=["], "'[' is not a YAML value"),
+    "a reference that is not compared": (
+        ["compare", NANO, "--methods", "receiver_only", "--reference", "receiver_tex"],
+        "unknown reference method 'receiver_tex'",
+    ),
+    "seeds that look like numbers": (["compare", NANO, "--seeds", "²"], "--seeds '²' does not fit"),
+    "seeds as a variation": (["ablate", NANO, "--vary", "seed=1,2"], "write --seeds 1,2"),
     "absent device": (["train", NANO, "--device", "cuda:7"], "--device cpu"),
     "unknown command": (["trian"], "trian"),
     "missing question": (["send", "text"], "--ask"),
@@ -166,6 +180,32 @@ def test_cut_artefacts_are_named(name: str, run_copy: Path, capsys: pytest.Captu
     assert code == 1
     assert path.name in line
     assert "cut or corrupt" in line
+
+
+def test_a_bridge_in_place_of_its_run_and_a_run_in_place_of_its_bridge_are_told_apart(
+    run_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bridge = run_copy / "bridge"
+    for command in (["eval"], ["capacity"], ["recall"], ["bench"], ["explain"], ["plot", "curve"]):
+        code, line = failing([*command, str(bridge)], capsys)
+        assert code == 1
+        assert f"is a bridge and no run; give the folder of its run, {str(run_copy)!r}" in line
+    code, line = failing(["send", "a text", "--ask", "what?", "--bridge", str(run_copy)], capsys)
+    assert code == 1
+    assert f"is a run; give the bridge in it, {str(bridge)!r}" in line
+    (run_copy / "config.json").write_text("[]")
+    assert "is no config of a run" in failing(["eval", str(run_copy)], capsys)[1]
+
+
+def test_rows_that_are_no_results_are_named(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run_copy / "results.json").write_text(json.dumps({"schema_version": 2, "run": {"config": {}}, "rows": [{"task": "a"}]}))
+    for command in (["limits", "add", str(run_copy), "--file", str(run_copy / "limits.json")], ["plot", "bytes", str(run_copy)]):
+        assert "results.json' is cut or corrupt" in failing(command, capsys)[1]
+
+
+def test_explain_takes_plain_numbers(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for row in ("²", "--5"):
+        assert "does not exist" in failing(["explain", str(run_copy), "--task", "tinyworld_record1", f"--row={row}"], capsys)[1]
 
 
 def test_a_bridge_refuses_other_models_and_names_both(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,3 +169,16 @@ def test_a_cut_file_is_refused_and_the_comparison_is_json(run: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ArtefactError, match=path.name):
         compare(find_predictions(run))
+
+
+def test_seeds_of_two_configs_are_no_seeds_of_one_method(tmp_path: Path) -> None:
+    for name, rate, seed in (("short-seed1", 4, 1), ("short-seed2", 4, 2), ("long-seed3", 2, 3)):
+        write(tmp_path / name, GOOD, "bridge:x", seed=seed)
+        write(tmp_path / name, FAIR, "receiver_text")
+        config = {"bridge": {"name": "x", "rate": rate, "init": f"stage one of {seed}"}, "seed": seed, "output_dir": name}
+        (tmp_path / name / "config.json").write_text(json.dumps({"identity": "", "config": config}))
+    found = compare(find_predictions(tmp_path))
+    assert {row.method: row.seeds for row in found.rows if row.control is None} == {
+        "receiver_text": (), "bridge:x@short": (1, 2), "bridge:x@long": (3,),
+    }  # fmt: skip
+    assert [row.method for row in compare(find_predictions(tmp_path / "short-seed1")).rows] == ["receiver_text", "bridge:x"]

@@ -9,6 +9,7 @@ from latentwire.errors import LatentWireError, StoppedEarlyError, UnknownNameErr
 from latentwire.evaluation.predictions import find_predictions, read_predictions
 from latentwire.evaluation.suite import SuiteRequest, run_suite
 from latentwire.evaluation.workers import run_suite_in
+from latentwire.training.run import train_run
 from tests.methods.conftest import SETTINGS, small_config
 
 
@@ -109,3 +110,24 @@ def test_bounds_in_place_of_hopeless_options_change_no_answer(tmp_path: Path) ->
         for scores in ("all", "contenders")
     )
     assert every["rows"] == some["rows"]
+
+
+def test_what_decides_an_answer_is_looked_at_before_one_is_kept(tmp_path: Path) -> None:
+    run_suite(request(tmp_path, methods=["receiver_text"]))
+    for changes in ({"variant": {"max_new_tokens": 3}}, {"receiver": {"model": "nano-mistral", "dtype": "bfloat16"}}):
+        lines: list[str] = []
+        run_suite(request(tmp_path, methods=["receiver_text"], config=small_config(**changes), say=lines.append))
+        assert not any(line.endswith("kept") for line in lines), changes
+
+
+def test_weights_to_begin_with_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
+    begin = tmp_path / "begin"
+    for seed in (1, 2):
+        train_run(small_config(output_dir=str(begin), seed=seed), cache_folder=tmp_path / "cache", overwrite=True)
+        bridge = {**small_config().bridge, "init": str(begin)}
+        lines: list[str] = []
+        chosen = request(tmp_path / "suite", methods=["bridge"], seeds=[1], config=small_config(bridge=bridge), say=lines.append)
+        run_suite(chosen)
+        assert not any(line.endswith("kept") for line in lines)
+    run_suite(chosen)
+    assert any(line.endswith("kept") for line in lines)

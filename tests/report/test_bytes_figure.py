@@ -142,3 +142,16 @@ def test_mistakes_get_one_line_and_no_picture(
     assert len(lines) == 1
     assert expected in lines[0]
     assert not list(tmp_path.glob("bytes*"))
+
+
+def test_other_configs_are_other_lines_whatever_their_folders_are_called() -> None:
+    one = {"bridge": {"name": "pooled", "init": "a/stage1"}, "rate": 2}
+    runs = [
+        ("seed1", results(*bridges(0.7), **one)),
+        ("seed2", results(*bridges(0.5), seed=2, **{**one, "bridge": {"name": "pooled", "init": "b/stage1"}})),
+        ("seed1", results(*bridges(0.3), rate=4)),
+    ]
+    points = [point for point in collect_points(runs) if point.precision == "float32"]
+    assert {point.series: len(point.seeds) for point in points} == {
+        "bridge:pooled+rules (seed1) 1": 2, "bridge:pooled+rules (seed1) 2": 1,
+    }  # fmt: skip

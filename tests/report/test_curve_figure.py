@@ -55,7 +55,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         read_curves([first, run(tmp_path / "two", {100: 0.2}, task="b")])
     with pytest.raises(ArtefactError, match="was not validated yet"):
         read_curves([run(tmp_path / "young", {})])
-    with pytest.raises(ArtefactError, match="holds no training run"):
+    with pytest.raises(ArtefactError, match="holds no run"):
         read_curves([tmp_path / "nowhere"])
     (first / "log.jsonl").write_text('{"step": 1')
     with pytest.raises(ArtefactError, match="cut or corrupt"):

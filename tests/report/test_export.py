@@ -3,12 +3,14 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from latentwire.errors import UnknownNameError
 from latentwire.evaluation.comparison import Comparison, compare
 from latentwire.evaluation.predictions import find_predictions, write_predictions
+from latentwire.evaluation.results import ResultRow, Results
 from latentwire.report.export import (
     Grid,
     chosen_metric,
@@ -21,6 +23,7 @@ from latentwire.report.export import (
     to_markdown,
     wide_grid,
 )
+from latentwire.report.tables import metrics_of, task_table
 from tests.evaluation.making import answered
 
 
@@ -99,3 +102,20 @@ def test_csv_comes_back_as_it_was(comparison: Comparison) -> None:
     assert (row["seeds"], row["values"]) == ("1; 2", "0.9; 0.95")
     assert float(row["versus_difference"]) == pytest.approx(0.425)
     assert row["versus_against"] == "receiver_text"
+
+
+def test_every_metric_of_a_task_has_a_table_of_its_own() -> None:
+    def row(metric: str, value: float) -> ResultRow:
+        known: dict[str, Any] = {
+            "task": "spans", "split": "test", "subset": "all", "method": "receiver_text", "control": None, "sender_sees": "",
+            "receiver_sees": "", "seed": None, "metric": metric, "value": value, "ci_low": value, "ci_high": value,
+            "interval": "wilson", "n": 10, "chance": 0.0, "message_tokens": 1.0, "message_bytes": 1.0, "latency_ms_p50": None,
+            "problems": [],
+        }  # fmt: skip
+        return ResultRow(**known)  # type: ignore[typeddict-item]
+
+    results = Results(schema_version=2, run={"partial": []}, rows=[row("exact_match", 0.1), row("f1", 0.6)])  # type: ignore[typeddict-item]
+    assert metrics_of(results, "spans") == ["exact_match", "f1"]
+    table = task_table(results, "spans", "f1")
+    assert "f1" in str(table.title)
+    assert [list(column.cells) for column in table.columns][1] == ["60.0% (60.0–60.0)"]

@@ -113,3 +113,21 @@ def test_words_of_a_note_are_spread_in_order_over_the_message(tokens: int, group
     assert tokens < groups or set(homes) == set(range(groups))
     placed = assign(homes, [1.0] * tokens, groups=groups, back=2, ahead=2)
     assert [token for group in placed for token in group] == list(range(tokens))
+
+
+def test_hidden_sender_tokens_leave_the_others_at_their_words(ends: tuple[Sender, Receiver, BridgeEnds]) -> None:
+    sender, receiver, widths = ends
+    row = record()
+    bridge = PooledConfig().build(widths)
+    alignment = Alignment(sender, receiver, bridge, [row])
+    soft = bridge(sender.read([row.sender_prompt]))
+    mask = soft.mask.clone()
+    mask[0, :3] = False
+    vectors = (soft.vectors * mask[..., None]).detach().requires_grad_()
+    alignment.loss([row], SoftTokens(vectors, mask)).backward()
+    assert vectors.grad is not None
+    touched = vectors.grad[0].abs().sum(dim=1) > 0
+    spoken = torch.tensor([bool(group) for group in alignment.plan(row).groups])
+    assert torch.equal(touched, mask[0] & spoken)
+    nothing = alignment.loss([row], SoftTokens(vectors, torch.zeros_like(mask)))
+    assert nothing.item() == 0.0

@@ -247,16 +247,14 @@ def test_rows_without_a_note_are_refused(sender: Sender, receiver: Receiver) -> 
 def test_a_saved_packing_comes_back_and_a_broken_one_is_refused(receiver: Receiver, tmp_path: Path) -> None:
     packing = Packing(receiver, [3, 4], gain=1.5)
     save_packing(packing, tmp_path)
-    again = load_packing(tmp_path, receiver)
+    file = tmp_path / "packing.safetensors"
+    again = load_packing(file, receiver)
     note = read_note("Anna Oslo 11 hats", receiver)
     assert torch.equal(packing([note], [[3]]).vectors, again([note], [[3]]).vectors)
     assert not any(parameter.requires_grad for parameter in again.parameters())
-    file = tmp_path / "packing.safetensors"
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(ArtefactError, match="cut, corrupt or of another receiver"):
-        load_packing(tmp_path, receiver)
-    with pytest.raises(ArtefactError, match=r"does not exist; learn it with `latentwire pretrain-bridge CONFIG`"):
-        load_packing(tmp_path / "none", receiver)
+        load_packing(file, receiver)
 
 
 def test_stage_one_learns_the_packing_first_and_the_task_finds_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -287,7 +285,7 @@ def test_without_a_packing_there_is_nothing_to_be_drawn_to(tmp_path: Path, capsy
 
 def test_a_packing_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     from latentwire.errors import StoppedEarlyError
-    from latentwire.training.run import learn_packing
+    from latentwire.training.packing_run import learn_packing
     from latentwire.training.trainer import Hooks
 
     def config(name: str, redrawn: float) -> RunConfig:
@@ -307,7 +305,7 @@ def test_a_packing_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path) ->
     # the settings reach what is learned
     learn_packing(config("not drawn", 0.0), device="cpu")
     assert weights("not drawn") != weights("whole")
-    assert max(load_packing(tmp_path / "whole/packing", load_receiver("nano-mistral", device="cpu")).sizes) == 5
+    assert max(load_packing(tmp_path / "whole/packing/packing.safetensors", load_receiver("nano-mistral", device="cpu")).sizes) == 5
 
 
 def test_packed_notes_stand_as_the_soft_tokens_of_their_bridge(sender: Sender, receiver: Receiver) -> None:
@@ -317,7 +315,8 @@ def test_packed_notes_stand_as_the_soft_tokens_of_their_bridge(sender: Sender, r
 
 
 def test_a_bridge_begins_with_what_unfolds_its_packing(sender: Sender, receiver: Receiver, tmp_path: Path) -> None:
-    from latentwire.training.run import alignment_for, new_bridge
+    from latentwire.training.alignment import alignment_for
+    from latentwire.training.run import new_bridge
 
     rows = records(1)
     overrides = [f"{key}={value}" for key, value in SMALL.items()]
@@ -343,3 +342,29 @@ def test_a_bridge_begins_with_what_unfolds_its_packing(sender: Sender, receiver:
     assert alignment.packing is not None
     assert alignment.packing.unfold_embeddings is not None
     assert not alignment.packing.unfold_embeddings.requires_grad
+
+
+def test_a_packing_of_other_settings_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert main(["pretrain-bridge", str(CONFIG), *arguments(folder)]) == 0
+    begin = ["--set", f"bridge.init={folder / 'stage1'}"]
+    for more, named in (
+        (["--set", "packing.redrawn=0.9"], "packing.redrawn: 0.0 there, 0.9 here"),
+        (["--set", "bridge.unfold=2"], "bridge.unfold: None there, 2 here"),
+    ):
+        capsys.readouterr()
+        assert main(["train", str(CONFIG), *arguments(tmp_path / "task"), *begin, *more]) == 1
+        said = capsys.readouterr().err
+        assert "was learned with other settings" in said
+        assert named in said
+    assert not (tmp_path / "task/train.json").exists()
+
+
+def test_ablations_and_comparisons_learn_what_they_are_drawn_to(tmp_path: Path) -> None:
+    settings = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
+    ablated = ["ablate", str(CONFIG), *settings, "--vary", "training.lr=0.01", "--out", str(tmp_path / "ablation")]
+    assert main(ablated) == 0
+    assert len(list((tmp_path / "ablation").rglob("packing.safetensors"))) == 2
+    compared = ["compare", str(CONFIG), *settings, "--tasks", "tinyworld_record1", "--methods", "bridge,self_bridge"]
+    assert main([*compared, "--max_samples", "3", "--out", str(tmp_path / "comparison")]) in (0, 3)
+    assert len(list((tmp_path / "comparison").rglob("packing.safetensors"))) == 2

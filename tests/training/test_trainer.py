@@ -310,3 +310,17 @@ def test_a_run_keeps_what_its_rows_are_like(tmp_path: Path) -> None:
     assert 1 <= record["target_tokens"]["p50"] <= record["target_tokens"]["max"] <= record["max_new_tokens"]
     assert record["bits"] > 20
     assert record["sender_words_shown"] < 0.6
+
+
+def test_weights_that_a_run_began_from_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
+    begin = tmp_path / "begin"
+    train_run(small_config(begin), cache_folder=tmp_path / "cache")
+    run = small_config(tmp_path / "run", bridge={**BRIDGES[1], "init": str(begin)})
+    first = train_run(run, cache_folder=tmp_path / "cache")
+    assert train_run(run, cache_folder=tmp_path / "cache") == first
+    train_run(small_config(begin, seed=2), cache_folder=tmp_path / "cache", overwrite=True)
+    for resume in (False, True):
+        with pytest.raises(MismatchError, match=r"began from other weights than bridge\.init"):
+            train_run(run, cache_folder=tmp_path / "cache", resume=resume)
+    again = train_run(run, cache_folder=tmp_path / "cache", overwrite=True)
+    assert again["weights_sha256"] != first["weights_sha256"]

@@ -12,8 +12,9 @@ from latentwire.bridges.attentive import AttentiveConfig
 from latentwire.config import RunConfig, load_config
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import load_sender
-from latentwire.training.packing import load_packing
-from latentwire.training.run import learn_packing, new_bridge
+from latentwire.training.packing import find_packing, load_packing
+from latentwire.training.packing_run import learn_packing
+from latentwire.training.run import new_bridge
 from latentwire.training.unfolding import listening_vectors, notice
 from tests.conftest import FAMILIES
 from tests.models.test_receiver import receiver_of
@@ -87,7 +88,7 @@ def test_a_packing_begins_with_them_too(receiver: Receiver, tmp_path: Path) -> N
         bridge = f"bridge={{name: attentive, tokens_per_soft_token: 3, stride: 3, unfold: 2, unfold_start: {start}}}"
         packed = load_config(PACKED, [*settings, bridge, "seed=1", f"output_dir={tmp_path / start}"])
         learn_packing(packed, device="cpu")
-        vectors = load_packing(packed.packing_folder, receiver).unfold_embeddings
+        vectors = load_packing(find_packing(packed), receiver).unfold_embeddings
         assert vectors is not None
         learned.append((vectors - listening_vectors(receiver, bridge_config(packed.bridge), seed=1)).abs().max())
     # two steps bring them no further

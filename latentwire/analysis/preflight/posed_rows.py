@@ -28,7 +28,7 @@ class Fitting:
 class Posed:
     """A task posed to two readers by a config. ``unreadable`` says why a split could not be read.
 
-    ``target_tokens`` are counted by the receiver behind the row's own prompt, the end token left out.
+    ``target_tokens``, by split and id, are counted by the receiver behind the row's own prompt, the end token left out.
     """
 
     config: RunConfig
@@ -37,7 +37,7 @@ class Posed:
     receiver: Prompter
     splits: dict[str, TaskRows]
     unreadable: dict[str, str]
-    target_tokens: dict[str, int]
+    target_tokens: dict[tuple[str, str], int]
     fittings: dict[str, Fitting]
 
     @property
@@ -66,9 +66,15 @@ def pose(config: RunConfig, task: Task, *, sender: Prompter, receiver: Prompter,
             unreadable[split] = str(error)
     if "train" in unreadable and "validation" in unreadable:
         raise DataError(unreadable["train"])
-    free = [] if task.has_options else [row for read in splits.values() for row in read.examples]
-    tokens = {row.id: receiver.count_answer(row.receiver_prompt, row.answer) for row in free}
-    fittings = {split: _fitting(task, read, sender, receiver, tokens) for split, read in splits.items()}
+    tokens = {
+        (split, row.id): receiver.count_answer(row.receiver_prompt, row.answer)
+        for split, read in splits.items()
+        for row in (() if task.has_options else read.examples)
+    }
+    fittings = {
+        split: _fitting(task, read, sender, receiver, {row_id: count for (own, row_id), count in tokens.items() if own == split})
+        for split, read in splits.items()
+    }
     return Posed(config, task, sender, receiver, splits, unreadable, tokens, fittings)
 
 

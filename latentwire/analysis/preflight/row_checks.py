@@ -43,7 +43,8 @@ def rows_readable(posed: Posed) -> Check:
         return Check(
             "rows", "fail", f"the {split} split cannot be read: {why}", mend=f"mend or name the split {split!r}", numbers=numbers
         )
-    doubled = [row_id for row_id, count in Counter(row.id for row in posed.examples).items() if count > 1]
+    counted = Counter((split, row.id) for split, rows in posed.splits.items() for row in rows.examples)
+    doubled = [row_id for (_, row_id), count in counted.items() if count > 1]
     if doubled:
         text = f"{len(doubled)} ids stand on several rows, the first is {doubled[0]!r}"
         return Check("rows", "fail", text, doubled[0], "give every row an id of its own, or remove the field 'id'", numbers)
@@ -80,30 +81,31 @@ def targets_fit(posed: Posed) -> Check:
     limit, tokens = posed.task.config.max_new_tokens, posed.target_tokens
     if posed.task.has_options:
         return Check("targets", "pass", "options are scored whole; no limit applies")
-    most = max(tokens, key=lambda row_id: tokens[row_id])
+    longest = max(tokens, key=lambda place: tokens[place])
+    most, longest_id = tokens[longest], longest[1]
     median = statistics.median(tokens.values())
-    cut = [row_id for row_id, count in tokens.items() if count > limit]
+    cut = sum(count > limit for count in tokens.values())
     numbers: dict[str, float | int | str | None] = {
-        "max_new_tokens": limit, "longest": tokens[most], "median": median, "cut": len(cut), "rows": len(tokens)
+        "max_new_tokens": limit, "longest": most, "median": median, "cut": cut, "rows": len(tokens)
     }  # fmt: skip
-    found = f"median {median:g}, longest {tokens[most]} tokens of {posed.receiver.name}"
+    found = f"median {median:g}, longest {most} tokens of {posed.receiver.name}"
     if cut:
         kept = _score_when_cut(posed, limit)
         numbers["gold_score_when_cut"] = kept
-        text = f"{len(cut):,} of {len(tokens):,} targets are longer than max_new_tokens = {limit} ({found})"
+        text = f"{cut:,} of {len(tokens):,} targets are longer than max_new_tokens = {limit} ({found})"
         text += f"; generation stops there, and even the gold answers would score {kept:.1%}"
-        mend = f"--set variant.max_new_tokens={tokens[most] + 1}, or raise it in {posed.where}"
-        return Check("targets", "fail", text, most, mend, numbers)
+        mend = f"--set variant.max_new_tokens={most + 1}, or raise it in {posed.where}"
+        return Check("targets", "fail", text, longest_id, mend, numbers)
     wall = _wall(posed)
     if wall is not None:
         count, share, row_id = wall
         numbers["at_longest"] = share
         text = f"{share:.0%} of the targets have exactly {count} tokens and none has more: the rows look cut to a number of tokens"
         return Check("targets", "warn", text, row_id, "make the rows again with whole targets", numbers)
-    if tokens[most] + 1 > limit:
+    if most + 1 > limit:
         text = f"fit exactly, but with no room for the end token: max_new_tokens = {limit}, {found}"
-        mend = f"--set variant.max_new_tokens={tokens[most] + 1}; else nobody sees whether the receiver stops there"
-        return Check("targets", "warn", text, most, mend, numbers)
+        mend = f"--set variant.max_new_tokens={most + 1}; else nobody sees whether the receiver stops there"
+        return Check("targets", "warn", text, longest_id, mend, numbers)
     return Check("targets", "pass", f"all fit max_new_tokens = {limit} with their end token: {found}", numbers=numbers)
 
 
@@ -120,7 +122,7 @@ def _wall(posed: Posed) -> tuple[int, float, str] | None:
     """Many targets of one token count that differ in words: a cut leaves that, nature does not."""
     tokens = posed.target_tokens
     longest = max(tokens.values())
-    at_longest = [row for row in posed.examples if tokens[row.id] == longest]
+    at_longest = [row for split, rows in posed.splits.items() for row in rows.examples if tokens[split, row.id] == longest]
     words = {len(row.answer.split()) for row in at_longest}
     share = len(at_longest) / len(tokens)
     if len(tokens) < _WALL_ROWS or longest < _WALL_TOKENS or share < _WALL_SHARE or len(words) < 3:
@@ -137,9 +139,9 @@ def target_is_evaluated(posed: Posed) -> Check:
             return Check(name, "fail", text, mend=f"put accuracy first in `metrics` of {posed.where}")
         return Check(name, "pass", f"the options that are taught are those that {metric} scores")
     sample = posed.examples[:_TAKEN_APART]
-    shares = {row.id: _looked_at(posed, row) for row in sample}
-    share = statistics.fmean(shares.values())
-    worst = min(shares, key=lambda row_id: shares[row_id])
+    shares = [_looked_at(posed, row) for row in sample]
+    share = statistics.fmean(shares)
+    worst = sample[shares.index(min(shares))].id
     tokens = statistics.median(posed.target_tokens.values())
     solution = posed.task.variant.target == "solution"
     what = "the worked solution" if solution else "the target"
