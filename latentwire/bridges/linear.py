@@ -36,7 +36,8 @@ class LinearConfig(BridgeConfig):
 
     @property
     def rate(self) -> str:
-        return f"one soft token per {self.tokens_per_soft_token} sender tokens"
+        begun = ", begun by ridge" if self.start == "ridge" else ""
+        return f"one soft token per {self.tokens_per_soft_token} sender tokens{begun}"
 
 
 class LinearBridge(Bridge):
