@@ -21,6 +21,8 @@ def git_state() -> dict[str, object]:
             return None
         return done.stdout.strip()
 
+    if git("ls-files", "--error-unmatch", "--", str(Path(__file__).resolve())) is None:
+        return {"commit": None, "dirty": None}  # installed: the checkout around it, if any, is another project's
     # results that were just written make no other code
     status = git("status", "--porcelain", "--", ".", ":(exclude)runs")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}

@@ -14,6 +14,8 @@ import torch
 
 from latentwire.bridges.base import WEIGHTS_FILE
 from latentwire.config import RunConfig, build_config
+from latentwire.errors import UsageError
+from latentwire.evaluation.run_folder import run_settings
 from latentwire.files import write_json
 from latentwire.models.source import resolve
 from latentwire.training.run import ARTEFACT_FOLDER, CONFIG_FILE, load_pair, new_bridge
@@ -52,9 +54,16 @@ SMALL = PairSize(EndSize(64, 128, 4, 4, 4, 1024), EndSize(48, 96, 3, 4, 4, 1024)
 def make_sized_pair(
     folder: Path, size: PairSize = FULL, *, task: str = "tinyworld_record1", say: Callable[[str], None] = lambda line: None
 ) -> Path:
-    """Writes models, config and bridge into ``folder``, a run folder for every command; what is there already is kept."""
-    if (folder / ARTEFACT_FOLDER / WEIGHTS_FILE).is_file():
-        return folder
+    """Writes models, config and bridge into ``folder``, a run folder for every command; such a pair that is there is kept.
+
+    Raises ``UsageError`` where the folder holds another run.
+    """
+    if (folder / CONFIG_FILE).exists():
+        settings = run_settings(folder)
+        if settings.get("sender", {}).get("model") != str(folder / "sender"):
+            raise UsageError(f"{str(folder)!r} holds a run; leave out --sized to measure it, or give another folder for the pair")
+        if (folder / ARTEFACT_FOLDER / WEIGHTS_FILE).is_file():
+            return folder
     say(f"making a random pair in {folder}")
     names = {
         "sender": _model(folder / "sender", "nano-llama", size.sender),

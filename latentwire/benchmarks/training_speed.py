@@ -25,6 +25,8 @@ from latentwire.benchmarks.timing import count_flops, measure
 from latentwire.bridges.base import Bridge
 from latentwire.config import FirstStage, RunConfig, Terms
 from latentwire.data.task import Example
+from latentwire.errors import DataError
+from latentwire.messages.channel import Channel
 from latentwire.models.sender import SenderStates, as_layers
 from latentwire.models.tokens import pad_right
 from latentwire.training.bundles import RowBundles
@@ -48,6 +50,7 @@ class PaperStep:
         self.sender, self.receiver, self.bridge, self.pair = writer, pair.parts.receiver, bridge, pair
         self.optimiser = make_optimiser(bridge, config.training)
         self.clip_norm, self.steps = config.training.clip_norm, 0
+        self.channel = Channel(bridge.message, self.receiver)
 
     def __call__(self, rows: Sequence[Example]) -> float:
         """A whole step; returns the loss."""
@@ -63,15 +66,15 @@ class PaperStep:
         for weight in weights:
             weight.grad = None
         model.requires_grad_(True)
-        read = self._states([row.sender_prompt for row in rows])
-        soft = self.bridge(read)
+        texts = [row.sender_prompt for row in rows]
+        soft = self.channel.taught(self.bridge(self._states(texts)), texts)
         prefixes, answers, spread = [], [], []
         for index, row in enumerate(rows):
             before, after = self.receiver.prompter.prefix_ids(row.receiver_prompt)
             answers.append(self.receiver.answer_ids(row.receiver_prompt, row.answer))
             pieces = [
                 self._embedded(before),
-                soft.as_read(soft.vectors[index][soft.mask[index]]).to(self.receiver.dtype),
+                *self.receiver.message_pieces(soft, index),
                 self._embedded(after),
             ]
             prefixes.append(torch.cat([*pieces, self._embedded(answers[-1])]))
@@ -148,6 +151,10 @@ def measure_training(
     """Whole steps, optimiser included, on rows of the pair's task; the feature cache is full, as after the first epoch."""
     rows = pair.rows[: _BATCHES * batch_size]
     rows = rows[: len(rows) // batch_size * batch_size]
+    if not rows:
+        raise DataError(
+            f"a training step takes {batch_size} rows, and {pair.task.name!r} has {len(pair.rows)} here; take another task"
+        )
     config = step_config(pair, batch_size)
     bridges = [deepcopy(pair.bridge).requires_grad_(True).train() for _ in range(2)]
     with TemporaryDirectory() as folder:

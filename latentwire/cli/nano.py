@@ -20,7 +20,7 @@ VERSION = typer.Option(
     None, "--embed_as", help="After training, also install it in the package under this name, for example nano-llama@2."
 )
 NAME = typer.Argument(help="Embedded name, folder or Hub id.", show_default=False)
-ROWS = typer.Option(1000, "--rows", help="Test rows per exam.")
+ROWS = typer.Option(1000, "--rows", min=1, help="Test rows per exam.")
 JSON = typer.Option(False, "--json", help="Print as JSON on stdout.")
 
 
@@ -42,7 +42,7 @@ def train(
 
     from latentwire.errors import StoppedEarlyError, UnknownNameError
     from latentwire.models.source import EMBEDDED_FOLDER
-    from latentwire.training.nano.export import export_model
+    from latentwire.training.nano.export import check_export, export_model
     from latentwire.training.nano.pretrain import Pretrainer
     from latentwire.training.nano.recipe import RECIPES
     from latentwire.training.nano.stream import PlainText
@@ -52,13 +52,14 @@ def train(
     torch.set_num_threads(threads)
     recipe = replace(RECIPES[model], seed=seed)
     folder = out or Path("runs/nano") / model
+    name = embed_as or f"{model}@0"
+    target = EMBEDDED_FOLDER / name if embed_as else folder / name
+    check_export(model, target, name=name)
     trainer = Pretrainer(recipe, PlainText(text_dir), folder, resume=resume, compiled=compiled)
     with stop_on_signals() as stop:
         finished = trainer.run(report=say, should_stop=stop)
     if not finished:
         raise StoppedEarlyError(f"stopped at step {trainer.step} (phase {trainer.phase.name}), all saved; go on with --resume")
-    name = embed_as or f"{model}@0"
-    target = EMBEDDED_FOLDER / name if embed_as else folder / name
     figures = export_model(trainer, target, name=name)
     say(f"{name}: {figures['exact_match_test']}")
     print(target)

@@ -117,15 +117,21 @@ def _split_rows(task: Task, split: str, data_dir: str | Path | None) -> tuple[Nu
     splits = task.config.splits
     if splits.blocks is not None and not _has_split(task, splits.train, data_dir):
         rows, label_names, revision = _source_rows(task, splits.test, data_dir)
+        blocks: dict[str, Numbered] = {}
+        for place, name in enumerate(SPLITS):
+            first, end = _block(splits.blocks, place, len(rows))
+            blocks[name] = [(index, rows[index]) for index in range(first, end)]
         first, end = _block(splits.blocks, SPLITS.index(split), len(rows))
         note = f"rows {first}-{end - 1} of the {len(rows)} in {splits.test!r}: no train split here, so it is cut into blocks"
-        return [(index, rows[index]) for index in range(first, end)], label_names, revision, note
+        # what is asked about one passage may stand in two blocks; test keeps all of it
+        later = [row for name in SPLITS[SPLITS.index(split) + 1 :] for row in blocks[name]]
+        return _without_passages(task, blocks[split], later), label_names, revision, note
     name = {"train": splits.train, "validation": splits.validation or splits.train, "test": splits.test}[split]
     rows, label_names, revision = _source_rows(task, name, data_dir)
     numbered = list(enumerate(rows))
     if splits.validation is not None or split == "test":
         return numbered, label_names, revision, ""
-    chosen = _cut_validation(task.name, numbered, wanted=split == "validation")
+    chosen = _cut_validation(task, numbered, wanted=split == "validation")
     note = f"{len(chosen)} of the {len(numbered)} rows of {name!r}: validation is cut from it by a seeded rule"
     return chosen, label_names, revision, note
 
@@ -136,12 +142,22 @@ def _block(shares: tuple[float, float, float], place: int, total: int) -> tuple[
     return first, end
 
 
-def _cut_validation(task_name: str, rows: Numbered, *, wanted: bool) -> Numbered:
-    """The rows of train that serve as validation (``wanted``), or the others. The rule depends on task and index alone."""
+def _cut_validation(task: Task, rows: Numbered, *, wanted: bool) -> Numbered:
+    """The rows of train that serve as validation (``wanted``), or those of the others that share no passage with them.
+
+    The rule depends on task and index alone.
+    """
     size = min(VALIDATION_MOST, max(1, round(VALIDATION_SHARE * len(rows))))
-    order = sorted(rows, key=lambda numbered: stable_hash(f"validation:{task_name}:{numbered[0]}"))
+    order = sorted(rows, key=lambda numbered: stable_hash(f"validation:{task.name}:{numbered[0]}"))
     chosen = {index for index, _ in order[:size]}
-    return [numbered for numbered in rows if (numbered[0] in chosen) == wanted]
+    validation = [numbered for numbered in rows if numbered[0] in chosen]
+    return validation if wanted else _without_passages(task, [row for row in rows if row[0] not in chosen], validation)
+
+
+def _without_passages(task: Task, rows: Numbered, others: Numbered) -> Numbered:
+    """The rows whose passage stands in none of the others."""
+    known = {task.passage_of(row) for _, row in others} - {None}
+    return [numbered for numbered in rows if task.passage_of(numbered[1]) not in known]
 
 
 def _has_split(task: Task, source_split: str, data_dir: str | Path | None) -> bool:
@@ -215,8 +231,13 @@ def _folder_label_names(task: Task, folder: Path) -> list[str] | None:
         raise DataError(f"task {task.name!r}: label names {str(path)!r} are not JSON ({error}); fetch them again") from None
     if isinstance(content, dict):
         content = content.get(task.config.answer.field, content)
-    if isinstance(content, dict):
+    if isinstance(content, dict) and all(str(key).isdecimal() for key in content):
         content = [content[key] for key in sorted(content, key=int)]
+    if not isinstance(content, list):
+        raise DataError(
+            f'task {task.name!r}: label names {str(path)!r} fit no labels; write ["no", "yes"] or {{"0": "no", "1": "yes"}}, '
+            f"bare or under {task.config.answer.field!r}"
+        )
     return [str(item) for item in content]
 
 

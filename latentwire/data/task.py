@@ -149,6 +149,11 @@ class Task:
         """The text that may be cut (``limits.cut``), None where nothing may."""
         return None if self.config.limits.cut is None else str(_lookup(example.row, self.config.limits.cut))
 
+    def passage_of(self, row: Row) -> str | None:
+        """The text that several rows may be asked about; None where the receiver is asked the same of every row."""
+        asked = set(_pieces(self.config.receiver_prompt)[1::2]) - {"message", "options"}
+        return str(_lookup(row, self.config.limits.cut)) if asked and self.config.limits.cut is not None else None
+
     def with_context(self, example: Example, *, sender: str, receiver: str) -> Example:
         """The example with another text in place of its context, for the sender and for the receiver that reads it."""
         config = self.config

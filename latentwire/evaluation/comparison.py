@@ -297,7 +297,7 @@ def _scored(group: _Group, keys: Sequence[tuple[str, str]], metric: str, subset:
         low=score.low,
         high=score.high,
         interval=score.how,
-        chance=chance_level([runs[0][key] for key in keys]),
+        chance=chance_level([runs[0][key] for key in keys], metric),
         message_tokens=statistics.fmean(record["message_tokens"] for record in records),
         message_bytes=statistics.fmean(record["message_bytes"] for record in records),
         latency_ms_p50=statistics.median(latencies) if latencies and subset == "all" else None,

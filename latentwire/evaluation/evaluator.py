@@ -174,7 +174,7 @@ def describe(
         # a metric that a method cannot serve (a probe scores no texts) is left out, not counted as wrong
         metrics=[name for name in task.config.metrics if all(name in record["values"] for record in records)],
         n=len(records),
-        chance=chance_level(records),
+        chance=chance_level(records, task.config.metrics[0]),
         latency_ms_p50=latency_ms,
         data_revision=origin.data_revision,
         partial=origin.partial,

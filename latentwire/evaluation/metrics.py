@@ -96,3 +96,11 @@ METRICS: dict[str, Callable[[Prediction, Example], float | None]] = {
     "final_answer": final_answer,
     "number_match": number_match,
 }
+
+#: what of a text some metrics compare, so that answers that count as the same are counted together
+COMPARED: dict[str, Callable[[str], object]] = {
+    "exact_match_normalised": normalised,
+    "f1": normalised,
+    "final_answer": _after_marker,
+    "number_match": number_of,
+}

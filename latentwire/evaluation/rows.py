@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
+from latentwire.evaluation.metrics import COMPARED
 from latentwire.evaluation.predictions import BY_TEXT, PredictionHeader, PredictionRecord
 from latentwire.evaluation.results import ResultRow
 from latentwire.evaluation.statistics import score_interval
@@ -21,9 +22,13 @@ def subsets_of(records: Sequence[PredictionRecord]) -> dict[str, list[Prediction
     return found | ({"held_out": held_out} if held_out else {})
 
 
-def chance_level(records: Sequence[PredictionRecord]) -> float:
-    """The better of a blind guess and always giving the commonest answer: the same option, or the same text."""
-    golds = Counter(record["target"] if record["label"] is None else record["label"] for record in records)
+def chance_level(records: Sequence[PredictionRecord], metric: str | None = None) -> float:
+    """The better of a blind guess and always giving the commonest answer: the same option, or the same text.
+
+    ``metric``: what of the texts it compares counts; None takes them whole.
+    """
+    compared = COMPARED.get(metric or "", str)
+    golds = Counter(compared(record["target"]) if record["label"] is None else record["label"] for record in records)
     return max(max(golds.values()) / len(records), statistics.fmean(record["chance"] for record in records))
 
 
@@ -53,7 +58,7 @@ def _row(header: PredictionHeader, records: Sequence[PredictionRecord], metric: 
         ci_high=score.high,
         interval=score.how,
         n=len(records),
-        chance=chance_level(records),
+        chance=chance_level(records, metric),
         message_tokens=statistics.fmean(record["message_tokens"] for record in records),
         message_bytes=statistics.fmean(record["message_bytes"] for record in records),
         latency_ms_p50=header["latency_ms_p50"] if subset == "all" else None,

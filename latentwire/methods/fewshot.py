@@ -36,6 +36,7 @@ class FewShot(ReceiverText):
             for group in by_label.values():
                 if group and len(self.shots) < wanted:
                     self.shots.append(group.pop())
+        self.most_written = data.task.config.max_new_tokens
         self.longest_answer = max(len(self.reader.answer_ids(row.receiver_prompt_aware, row.answer)) for row in self.shots)
         return {"shots": [shot.id for shot in self.shots]}
 
@@ -46,7 +47,7 @@ class FewShot(ReceiverText):
         """With as many shots as the model can read, the longest left out first."""
         own = example.receiver_prompt_aware
         solved = [f"{shot.receiver_prompt_aware.text} {shot.answer}{SEPARATOR}" for shot in self.shots]
-        room = self.reader.max_tokens - max(64, self.longest_answer)
+        room = self.reader.max_tokens - max(64, self.longest_answer, self.most_written)
         while solved:
             prompt = Prompt("".join(solved) + own.before, own.after)
             if self.reader.count_tokens(prompt) < room:

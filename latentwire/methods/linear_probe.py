@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Int
 
 from latentwire.data.task import Example
-from latentwire.errors import UsageError
+from latentwire.errors import DataError, UsageError
 from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Prediction
 from latentwire.models.sender import Sender
-from latentwire.models.tokens import encode_contexts, pad_right
+from latentwire.models.tokens import pad_right
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -34,7 +34,7 @@ def pooled_states(sender: Sender, contexts: Sequence[str], *, batch_size: int = 
     writer = sender.writer
     if writer is None:
         raise ValueError("pooled_states needs a sender loaded with load_sender(…, full=True)")
-    encoded, skip = encode_contexts(sender.tokenizer, contexts, sender.max_tokens, sender.source.name)
+    encoded, skip = sender.prompter.context_ids(contexts)
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
     result: list[Any] = [None] * len(encoded)
     for start in range(0, len(order), batch_size):
@@ -70,14 +70,20 @@ class LinearProbe(Method):
         labels = np.array([row.label for row in data.train])
         wanted = np.array([row.label for row in data.validation])
 
-        def score(layer: int, pooling: int, strength: float, rows: int) -> tuple[float, Pipeline]:
-            probe = _fitted(strength, train[:rows, layer, pooling], labels[:rows])
+        if len(set(labels.tolist())) < 2:
+            raise DataError(f"linear_probe cannot learn {data.task.name!r}: all {len(labels)} train rows have one label")
+        some = some_of_each(labels, SELECTION_ROWS, seed=data.seed)
+
+        def score(layer: int, pooling: int, strength: float, rows: Int[np.ndarray, " N"]) -> tuple[float, Pipeline]:
+            probe = _fitted(strength, train[rows, layer, pooling], labels[rows])
             return float((probe.predict(validation[:, layer, pooling]) == wanted).mean()), probe
 
         places = [(layer, pooling) for layer in range(train.shape[1]) for pooling in range(len(POOLINGS))]
-        first = {place: score(*place, 0.3, SELECTION_ROWS)[0] for place in places}
+        first = {place: score(*place, 0.3, some)[0] for place in places}
         best_places = sorted(places, key=lambda place: -first[place])[:2]
-        tried = {(place, strength): score(*place, strength, len(labels)) for place in best_places for strength in STRENGTHS}
+        tried = {
+            (place, strength): score(*place, strength, np.arange(len(labels))) for place in best_places for strength in STRENGTHS
+        }
         (self.place, strength), (accuracy, self.probe) = max(tried.items(), key=lambda item: item[1][0])
         layer, pooling = self.place
         found = {"layer": layer, "pooling": POOLINGS[pooling], "C": strength, "validation": round(accuracy, 5)}
@@ -96,6 +102,15 @@ class LinearProbe(Method):
             option = int(scores.argmax())
             result.append(Prediction(example.options[option], option, tuple(scores.tolist()), 0, 1))
         return result
+
+
+def some_of_each(labels: Int[np.ndarray, " N"], most: int, *, seed: int) -> Int[np.ndarray, " M"]:
+    """At most about ``most`` rows drawn at random, in their order, with every label among them: files are often sorted."""
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    drawn = np.random.default_rng(seed).permutation(len(labels))
+    each = [drawn[labels[drawn] == label][0] for label in np.unique(labels)]
+    return np.unique(np.concatenate([drawn[:most], each]))
 
 
 def _fitted(strength: float, states: Float[np.ndarray, "N D"], labels: Int[np.ndarray, " N"]) -> Pipeline:

@@ -21,8 +21,9 @@ class Lora(ReceiverText):
     def fit(self, data: FitData) -> dict[str, Any]:
         settings = self.parts.settings
         self.learner = AdapterLearner(
-            data.config.receiver, rank=settings.rank, dora=self.weight_decomposed, seed=data.seed, device=data.device
-        )
+            data.config.receiver, rank=settings.rank, dora=self.weight_decomposed, seed=data.seed, device=data.device,
+            prompt_style=data.config.prompt_style,
+        )  # fmt: skip
         return {"rank": settings.rank} | fit_learner(
             self.learner, data.config, data.train, data.validation, seed=data.seed, lr=settings.adapter_lr,
             steps=settings.tuning_steps, folder=data.folder, should_stop=data.should_stop,

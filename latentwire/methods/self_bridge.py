@@ -34,7 +34,10 @@ class SelfBridge(BridgeMethod):
         depth: int = self.parts.receiver.source.config.num_hidden_layers
         layer = data.config.sender.layer
         layer = layer if layer is not None and max(as_layers(layer)) <= depth else None
-        self.sender = load_sender(own.model, layer=layer, revision=own.revision, device=data.device or own.device, dtype=own.dtype)
+        self.sender = load_sender(
+            own.model, layer=layer, revision=own.revision, device=data.device or own.device, dtype=own.dtype,
+            prompt_style=data.config.prompt_style,
+        )  # fmt: skip
         settings = data.config.sender.model_copy(
             update={"model": own.model, "revision": own.revision, "device": own.device, "layer": layer}
         )

@@ -70,7 +70,10 @@ class Prompter:
         """The token that closes an answer: what the template writes there, else the tokenizer's end of text."""
         closing = encode_plain(self.tokenizer, self.turn.close)[:1] if self.turn else []
         special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
-        return int(closing[0] if closing and closing[0] in special else self.tokenizer.eos_token_id)
+        end = closing[0] if closing and closing[0] in special else self.tokenizer.eos_token_id
+        if end is None:
+            raise ModelError(f"the tokenizer of {self.name!r} has no end-of-text token, which ends every answer; set its eos_token")
+        return int(end)
 
     def prefix_ids(self, prompt: Prompt) -> tuple[list[int], list[int]]:
         """Ids before the message and behind it, all that stands around the prompt included."""
@@ -164,11 +167,15 @@ def _rendered(source: ModelSource, messages: list[dict[str, str]], *, to_be_answ
 
     tokenizer: PreTrainedTokenizerBase = source.tokenizer
     try:
+        # templates that ask for the time get the same day for ever too; a macro of that name hides what they would call
+        template = str(tokenizer.get_chat_template())
+        clock = f"{{%- macro strftime_now(format) -%}}{_DATE}{{%- endmacro -%}}" if "strftime_now" in template else ""
         return str(
             tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=to_be_answered, enable_thinking=False, date_string=_DATE
+                messages, chat_template=clock + template, tokenize=False, add_generation_prompt=to_be_answered,
+                enable_thinking=False, date_string=_DATE,
             )
-        )
+        )  # fmt: skip
     except (TemplateError, ValueError, TypeError, KeyError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"the chat template of {source.name!r} cannot be used ({first_line}); use --prompt_style plain") from error

@@ -26,7 +26,7 @@ from latentwire.models.device import loading, pick_device, pick_dtype, placed
 from latentwire.models.freezing import freeze
 from latentwire.models.past import Past, keeps_all_positions, shared_start
 from latentwire.models.soft_tokens import Prefix, SoftTokens, positions_of
-from latentwire.models.source import ModelSource, explained, resolve
+from latentwire.models.source import ModelSource, check_config, check_loaded, explained, resolve
 from latentwire.models.tokens import encode_plain
 from latentwire.models.trie import Branches, OptionTrie, behind, build_trie
 from latentwire.models.windows import Windows
@@ -108,7 +108,7 @@ class Receiver:
         rows, spread, at = [], [], 0
         for index, (before, after) in enumerate(pieces):
             head, tail = at + len(before), at + len(before) + len(after)
-            middle = [] if soft is None else self._message(soft, index)
+            middle = [] if soft is None else self.message_pieces(soft, index)
             rows.append(torch.cat([embedded[at:head], *middle, embedded[head:tail]]))
             at = tail
             positions = self._positions(index, len(rows[-1]), len(before), soft, len(middle[0]) if middle else 0)
@@ -155,7 +155,7 @@ class Receiver:
                 "shorten the context or send a shorter message"
             )
 
-    def _message(self, soft: SoftTokens, row: int) -> list[Float[Tensor, "_ D_r"]]:
+    def message_pieces(self, soft: SoftTokens, row: int) -> list[Float[Tensor, "_ D_r"]]:
         """What stands in the hole of a row: soft tokens as read and, where there is any, verbatim text as ordinary tokens."""
         found = [soft.as_read(soft.vectors[row][soft.mask[row]].to(self.embed.weight.dtype))]
         if soft.verbatim and soft.verbatim[row]:
@@ -218,7 +218,7 @@ class Receiver:
 
     def score_options(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
         """Log-likelihood in nats of every option of every row, over prefix and trie nodes alone. Differentiable."""
-        prefix = self.with_shared_start_read(prefix)
+        prefix = self.with_shared_start_read(prefix, behind=max((len(trie.tokens) for trie in tries), default=0))
         if any(len(trie.pieces) > 1 for trie in tries):
             return self._score_in_pieces(prefix, tries)
         lengths = [length + len(trie.tokens) for length, trie in zip(prefix.lengths, tries, strict=True)]
@@ -251,7 +251,7 @@ class Receiver:
         No option is more probable than its first token. So those with the likeliest first token are scored, and then only
         those whose first token is more probable than the best of them: with many options, a small part.
         """
-        prefix = self.with_shared_start_read(prefix)
+        prefix = self.with_shared_start_read(prefix, behind=max((len(trie.tokens) for trie in tries), default=0))
         scores: list[Tensor] = [prefix.embeddings] * len(tries)
         for part in parts(prefix.lengths, self.device):
             for row, own in zip(part, self._contenders(prefix[part], [tries[row] for row in part]), strict=True):
@@ -334,10 +334,10 @@ class Receiver:
 
     # ---------------------------------------------------------------------------------------------- what is read once
 
-    def with_shared_start_read(self, prefix: Prefix) -> Prefix:
+    def with_shared_start_read(self, prefix: Prefix, *, behind: int = 0) -> Prefix:
         """The prefix with the beginning that its rows share (solved rows, a system prompt) read once, where that pays.
 
-        Only where no gradient is asked for.
+        Only where no gradient is asked for. ``behind``: how many positions will follow it.
         """
         if torch.is_grad_enabled() or not self._can_resume or prefix.past is not None or len(prefix.mask) == 1:
             return prefix
@@ -346,6 +346,9 @@ class Receiver:
             return prefix
         starts = (~prefix.mask).sum(dim=1) + shared
         begin, length = int(starts.min()), prefix.mask.shape[1]
+        # masks count a window's positions by their place, and shorter rows have padding between what is read and the rest
+        if self.windows.end_before(length + behind) and int(starts.max()) > begin:
+            return prefix
         first = slice(int(starts[0]) - shared, int(starts[0]))
         past = self._read(prefix.part(slice(1), first))[1]
         mask = torch.arange(begin, length, device=self.device)[None, :] >= starts[:, None]
@@ -377,7 +380,7 @@ class Receiver:
     def generate_ids(self, prefix: Prefix, *, max_new_tokens: int) -> list[list[int]]:
         """Greedy continuation of each prefix with a KV cache, up to its end token (left out) or ``max_new_tokens``."""
         rows: list[list[int]] = [[] for _ in prefix.mask]
-        prefix = self.with_shared_start_read(prefix)
+        prefix = self.with_shared_start_read(prefix, behind=max_new_tokens)
         # what is written counts too: it fills the cache as the prefix does
         for part in parts([length + max_new_tokens for length in prefix.lengths], self.device):
             for row, ids in zip(part, self._generate_part(prefix[part], max_new_tokens), strict=True):
@@ -434,10 +437,14 @@ def load_receiver(
     from transformers import AutoModelForCausalLM
 
     source = resolve(name, revision)
+    check_config(source)
     chosen_device = pick_device(device)
     chosen_dtype = pick_dtype(dtype, chosen_device)
     arguments = loading(dtype, chosen_device)
     with explained(source):
-        model = AutoModelForCausalLM.from_pretrained(source.location, **arguments, **source.load_arguments())
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source.location, output_loading_info=True, **arguments, **source.load_arguments()
+        )
+    check_loaded(source, model.get_decoder(), found)
     model = placed(freeze(model), chosen_device)
     return Receiver(source, model, device=chosen_device, dtype=chosen_dtype, prompt_style=prompt_style)

@@ -22,7 +22,7 @@ from latentwire.models.chat import Prompter, PromptStyle
 from latentwire.models.device import QUANTISED, loading, pick_device, pick_dtype, placed
 from latentwire.models.freezing import freeze
 from latentwire.models.receiver import Receiver, load_receiver
-from latentwire.models.source import ModelSource, explained, resolve
+from latentwire.models.source import ModelSource, check_config, check_loaded, explained, resolve
 from latentwire.models.tokens import pad_right
 
 #: a hidden state, or several that are read side by side, from the lowest up
@@ -126,6 +126,7 @@ def load_sender(
     from transformers import AutoModel
 
     source = resolve(name, revision)
+    check_config(source)
     depth: int = source.config.num_hidden_layers
     layer = depth // 2 if layer is None else layer
     blocks = check_layer(layer, source.name, depth)
@@ -138,13 +139,21 @@ def load_sender(
         )  # fmt: skip
     chosen_device = pick_device(device)
     chosen_dtype = pick_dtype(dtype, chosen_device)
+    if source.is_part_of_a_model:
+        # its weights have names of their own; the upper blocks go when the whole model does
+        whole = load_receiver(name, revision=revision, device=device, dtype=dtype, prompt_style=prompt_style)
+        lower = freeze(lower_blocks(whole.model.get_decoder(), blocks))
+        return Sender(source, lower, layer=layer, device=whole.device, dtype=whole.dtype, weights=dtype, prompt_style=prompt_style)
     config = copy.deepcopy(source.config)
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:blocks]
     config.num_hidden_layers = blocks
     arguments = loading(dtype, chosen_device)
     with explained(source):
-        model = AutoModel.from_pretrained(source.location, config=config, **arguments, **source.load_arguments())
+        model, found = AutoModel.from_pretrained(
+            source.location, config=config, output_loading_info=True, **arguments, **source.load_arguments()
+        )
+    check_loaded(source, model, found)
     model.norm = nn.Identity()
     return Sender(
         source, placed(freeze(model), chosen_device), layer=layer, device=chosen_device, dtype=chosen_dtype,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 EMBEDDED_FOLDER = Path(__file__).parent / "nano" / "weights"
+#: bytes of a piece of a tensor
+_PIECE = 1 << 16
+#: what a model's folder needs to be read without network
+FETCHED = ("*.json", "*.jinja", "*.safetensors", "tokenizer.model", "*.txt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -54,6 +59,15 @@ class ModelSource:
         # models that also see images keep the language model's numbers one level down
         return config.get_text_config()
 
+    @property
+    def is_part_of_a_model(self) -> bool:
+        """Whether the language model is a part of one that also sees images."""
+        from transformers import AutoConfig
+
+        with explained(self):
+            whole = AutoConfig.from_pretrained(self.location, **self.load_arguments())
+        return type(whole) is not type(self.config)
+
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
@@ -70,17 +84,69 @@ class ModelSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes when the weights do: the commit for a Hub model, the files' headers and ends for a folder."""
+        """Changes when the weights do: the commit for a Hub model; for a folder parts of every tensor, small ones whole."""
         commit = getattr(self.config, "_commit_hash", None)
         if not self.is_local:
             return f"{self.location}@{commit or self.revision or 'main'}"
         parts: list[bytes | str] = [(Path(self.location) / "config.json").read_bytes()]
         for path in sorted(Path(self.location).glob("*.safetensors")):
-            with path.open("rb") as file:
-                head = file.read(1 << 16)
-                file.seek(max(0, path.stat().st_size - (1 << 20)))
-                parts += [str(path.stat().st_size), head, file.read()]
+            parts += _looked_at(path)
         return digest(*parts)[:16]
+
+
+def _looked_at(path: Path) -> Iterator[bytes | str]:
+    """Of a safetensors file: its size, its header, and the beginning, middle and end of every tensor.
+
+    All of them are looked at, since a fine-tuned copy may differ in a few alone.
+    """
+    size = path.stat().st_size
+    yield str(size)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > size:
+            return  # cut; reading the weights says so
+        header = file.read(length)
+        yield header
+        try:
+            spans = sorted(entry["data_offsets"] for name, entry in json.loads(header).items() if name != "__metadata__")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return
+        for first, end in spans:
+            places = {first, max(first, (first + end - _PIECE) // 2), max(first, end - _PIECE)}
+            for place in sorted(places):
+                file.seek(8 + length + place)
+                yield file.read(min(_PIECE, end - place))
+
+
+def check_config(source: ModelSource) -> None:
+    """Raises ``ModelError`` where the config lacks what LatentWire needs to know; nothing else is read."""
+    config = source.config
+    missing = [key for key in ("num_hidden_layers", "hidden_size", "max_position_embeddings") if not hasattr(config, key)]
+    if missing:
+        raise _unsupported(source, f"its config has no {missing[0]}")
+
+
+def check_loaded(source: ModelSource, decoder: object, found: Mapping[str, Any]) -> None:
+    """Looks at a loaded model and at what its loading says (``output_loading_info``).
+
+    Raises:
+        ModelError: weights were drawn at random, because the files have none for them; or the decoder is not built as blocks
+            ``layers`` and a final ``norm``, which is where senders are cut.
+    """
+    missing = [part for part in ("layers", "norm") if not hasattr(decoder, part)]
+    if missing:
+        raise _unsupported(source, f"it has no {missing[0]!r}")
+    if drawn := sorted(found["missing_keys"]):
+        raise ModelError(
+            f"the weights of {source.name!r} lack {len(drawn)} tensors, the first is {drawn[0]!r}; give a whole checkpoint"
+        )
+
+
+def _unsupported(source: ModelSource, why: str) -> ModelError:
+    return ModelError(
+        f"model {source.name!r} ({source.config.model_type}) is not built as LatentWire needs it ({why}); families that are: "
+        "Llama, Mistral, Qwen, Gemma, Phi-3, SmolLM, OLMo, Granite"
+    )
 
 
 def resolve(name: str, revision: str | None = None) -> ModelSource:
@@ -114,11 +180,7 @@ def fetch_model(name: str, revision: str | None = None) -> str:
     if source.is_local:
         return source.location
     with explained(source):
-        return str(
-            snapshot_download(
-                source.location, revision=revision, allow_patterns=["*.json", "*.safetensors", "tokenizer.model", "*.txt"]
-            )
-        )
+        return str(snapshot_download(source.location, revision=revision, allow_patterns=list(FETCHED)))
 
 
 @contextmanager

@@ -36,6 +36,10 @@ class Windows:
             return Windows()
         return Windows(size, some=kinds is not None and FULL in kinds)
 
+    def end_before(self, total: int) -> bool:
+        """Whether some layer does not see all of so many positions."""
+        return self.size is not None and total > self.size
+
     def kept(
         self, bias: Float[Tensor, "B 1 T all"], positions: Int[Tensor, "B T"], nodes: int
     ) -> Float[Tensor, "B 1 T all"] | dict[str, Tensor]:
@@ -45,7 +49,7 @@ class Windows:
             positions: of the pass, whose last ``nodes`` are those of a tree behind the prefix.
         """
         asked, total = bias.shape[-2:]
-        if self.size is None or total <= self.size:
+        if self.size is None or not self.end_before(total):
             return bias
         root = asked - nodes - 1
         depths = positions[:, root + 1 :] - positions[:, root : root + 1]

@@ -16,7 +16,7 @@ from latentwire.messages.precision import bytes_per_token, wire_format
 from latentwire.models.costs import causal_lm_bytes, sender_bytes
 from latentwire.models.device import pick_device, pick_dtype
 from latentwire.models.sender import Layer, as_layers, check_layer
-from latentwire.models.source import ModelSource, resolve
+from latentwire.models.source import ModelSource, check_config, resolve
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
     for name in () if is_stage_one else config.task:
         load_task(name, config.variant)
     sender, receiver = (resolve(item.model, item.revision) for item in (config.sender, config.receiver))
+    for source in (sender, receiver):
+        check_config(source)
     layer, blocks = _layer(config, sender)
     bridge = bridge_config(config.bridge)
     ends = _ends(sender, receiver, layer)

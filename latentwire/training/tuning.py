@@ -12,6 +12,7 @@ from torch import nn
 from latentwire.config import FirstStage, ModelSettings, RunConfig, Terms
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
+from latentwire.models.chat import PromptStyle
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
@@ -42,13 +43,25 @@ class AdapterLearner(Learner):
 
     Args:
         model: the receiver to load; the one other methods use stays as it is.
+        prompt_style: as the others read prompts.
         rank: rank of the adapters, whose scale alpha is twice that; they are kept in float32.
         dora: decompose weights into magnitude and direction.
     """
 
-    def __init__(self, model: ModelSettings, *, rank: int, dora: bool, seed: int, device: str | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelSettings,
+        *,
+        rank: int,
+        dora: bool,
+        seed: int,
+        device: str | None = None,
+        prompt_style: PromptStyle = "auto",
+    ) -> None:
         peft = _peft("an adapter")
-        self.receiver = load_receiver(model.model, revision=model.revision, device=device or model.device, dtype=model.dtype)
+        self.receiver = load_receiver(
+            model.model, revision=model.revision, device=device or model.device, dtype=model.dtype, prompt_style=prompt_style
+        )
         layers = sorted(
             {name.rpartition(".")[2] for name, part in self.receiver.model.model.named_modules() if isinstance(part, nn.Linear)}
         )
@@ -79,8 +92,11 @@ class PromptLearner(Learner):
             task_type="CAUSAL_LM", num_virtual_tokens=tokens, token_dim=receiver.width, num_transformer_submodules=1,
             prompt_tuning_init="SAMPLE_VOCAB",
         )  # fmt: skip
-        # a second table: peft copies some of its rows, and the frozen one must not become a part of the module
-        words = nn.Embedding.from_pretrained(receiver.embed.weight.detach().float().clone())
+        # a table as the model reads it, which some scale; a second one, since peft copies some of its rows and the frozen one must
+        # not become a part of the module
+        with torch.no_grad():
+            table = receiver.embed(torch.arange(receiver.embed.num_embeddings, device=receiver.device)).float().clone()
+        words = nn.Embedding.from_pretrained(table)
         self.module = peft.PromptEmbedding(settings, words).to(receiver.device).requires_grad_(True)
 
     def prompts(self, rows: Sequence[Example]) -> list[Prompt]:

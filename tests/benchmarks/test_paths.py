@@ -14,10 +14,14 @@ from latentwire.benchmarks.latency import measure_latency
 from latentwire.benchmarks.pair import NOTE_TOKENS, BenchPair, lengthened
 from latentwire.benchmarks.scale import context_of, measure_scale
 from latentwire.benchmarks.scoring import measure_options, option_texts
+from latentwire.benchmarks.sized import SMALL, make_sized_pair
 from latentwire.benchmarks.stages import STAGES, measure_stages
 from latentwire.benchmarks.throughput import measure_throughput
+from latentwire.benchmarks.timing import count_flops
 from latentwire.benchmarks.training_speed import PaperStep, compare_gradients, measure_training, our_trainer, step_config
+from latentwire.errors import DataError, UsageError
 from latentwire.messages.channel import Channel
+from latentwire.messages.settings import MessageSettings
 from latentwire.training.run import new_bridge
 
 
@@ -106,14 +110,20 @@ def test_throughput_compares_rows_not_calls(writing: BenchPair) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings"), [("writing", {}), ("scoring", {}), ("writing", {"name": "pooled", "stride": 3, "unfold": 1})]
+    ("kind", "settings", "message"),
+    [
+        ("writing", {}, {}),
+        ("scoring", {}, {}),
+        ("writing", {"name": "pooled", "stride": 3, "unfold": 1}, {}),
+        ("writing", {"name": "pooled"}, {"verbatim": "rules"}),
+    ],
 )
 def test_the_papers_procedure_gives_the_same_gradients(
-    kind: str, settings: dict[str, object], request: pytest.FixtureRequest, tmp_path: Path
+    kind: str, settings: dict[str, object], message: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     pair: BenchPair = request.getfixturevalue(kind)
     if settings:
-        changed = pair.config.model_copy(update={"bridge": settings})
+        changed = pair.config.model_copy(update={"bridge": settings, "message": MessageSettings(**message)})
         bridge = new_bridge(changed, pair.parts.sender, pair.parts.receiver)
         pair = replace(pair, config=changed, parts=replace(pair.parts, bridge=bridge))
     config = step_config(pair, 6)
@@ -126,6 +136,33 @@ def test_the_papers_procedure_gives_the_same_gradients(
     baseline.close()
     assert cosine > 0.99999
     assert distance < 1e-3
+
+
+def test_fewer_rows_than_a_step_takes_are_named(writing: BenchPair) -> None:
+    with pytest.raises(DataError, match="a training step takes 16 rows"):
+        measure_training(replace(writing, rows=writing.rows[:10]), repetitions=2)
+
+
+def test_the_products_of_attention_are_counted_on_a_cpu(writing: BenchPair) -> None:
+    model = writing.parts.receiver.model
+    ids = torch.ones(1, 64, dtype=torch.long)
+    counted = count_flops(lambda: model(input_ids=ids))
+    model.set_attn_implementation("eager")
+    try:
+        plain = count_flops(lambda: model(input_ids=ids))
+    finally:
+        model.set_attn_implementation("sdpa")
+    assert counted == plain
+
+
+def test_the_sized_pair_is_not_made_over_a_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"identity": "", "config": {"sender": {"model": "nano-llama"}}}')
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(UsageError, match="holds a run; leave out --sized"):
+        make_sized_pair(tmp_path, SMALL)
+    assert (tmp_path / "config.json").read_bytes() == before
+    made = make_sized_pair(tmp_path / "own", SMALL)
+    assert make_sized_pair(made, SMALL) == made
 
 
 def test_training_leaves_the_pair_frozen_and_its_bridge_alone(writing: BenchPair) -> None:

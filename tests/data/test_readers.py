@@ -213,3 +213,31 @@ def test_request_that_makes_no_sense_is_refused(
 def test_unknown_generator_suggests_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"^unknown tiny-world generator 'record4'; did you mean record"):
         read_task(own_task(tmp_path, source={"generated": "record4"}), "test")
+
+
+ASKED = {
+    "sender_prompt": "{text}", "receiver_prompt": "{message}\nQuestion: {question}", "limits": {"cut": "text"},
+    "receiver_prompt_aware": "{text}{message}\nQuestion: {question}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_rows_about_one_passage_stand_in_one_split(tmp_path: Path, blocks: bool) -> None:
+    asked = [{"text": f"passage {number // 4}", "question": str(number), "label": 0} for number in range(202)]
+    write_rows(tmp_path, asked, "test" if blocks else "train")
+    changes = ASKED | ({"splits": {"blocks": [0.5, 0.25, 0.25]}} if blocks else {})
+    names = ("train", "validation", "test") if blocks else ("train", "validation")
+    found = {name: set(texts(read(tmp_path, name, **changes))) for name in names}
+    assert all(found.values())
+    assert sum(map(len, found.values())) == len(set().union(*found.values()))
+    # asked the same of every row, texts that are equal are other rows
+    same = {"limits": {"cut": "text"}} | ({"splits": changes["splits"]} if blocks else {})
+    assert sum(len(read(tmp_path, name, **same).examples) for name in names) == 202
+
+
+@pytest.mark.parametrize("content", ['{"no": 0, "yes": 1}', "5", '{"label": 3}'])
+def test_label_names_of_another_form_are_refused(folder: Path, content: str) -> None:
+    (folder / "mine" / "labels.json").write_text(content)
+    with pytest.raises(DataError, match="fit no labels; write") as caught:
+        read(folder, "train", options={"label_names": "labels.json"})
+    assert "\n" not in str(caught.value)

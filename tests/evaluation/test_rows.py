@@ -35,3 +35,10 @@ def test_problems_and_latency_are_carried_on() -> None:
     predictions = answered([True] * 4, problems=["questions: bad"], latency_ms_p50=2.5)
     (row,) = result_rows(*predictions)
     assert (row["problems"], row["latency_ms_p50"]) == (["questions: bad"], 2.5)
+
+
+def test_the_commonest_answer_is_what_the_metric_compares() -> None:
+    worked = [free(index, "", f"{index} + {7 - index % 2} = {index + 7}. Answer: {index % 5}", chance=0.0) for index in range(10)]
+    assert chance_level(worked) == 0.1
+    assert chance_level(worked, "final_answer") == chance_level(worked, "number_match") == 0.2
+    assert chance_level(worked, "exact_match") == 0.1

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,14 +20,19 @@ from latentwire.methods.base import FitData, Parts, Prediction
 from latentwire.methods.ensemble import Ensemble
 from latentwire.methods.fewshot import FewShot
 from latentwire.methods.label_byte import LabelByte
-from latentwire.methods.linear_probe import LinearProbe, pooled_states
+from latentwire.methods.linear_probe import LinearProbe, pooled_states, some_of_each
 from latentwire.methods.lora import Lora
 from latentwire.methods.prompt_tuning import PromptTuning
+from latentwire.methods.self_bridge import SelfBridge
+from latentwire.models.receiver import load_receiver
 from latentwire.models.sender import Sender, load_sender
+from latentwire.models.source import resolve
 from latentwire.prompts import Prompt
 from latentwire.training.alignment import overlap
 from latentwire.training.ridge import fit_ridge
 from latentwire.training.run import train_run
+from latentwire.training.tuning import PromptLearner
+from tests.methods.conftest import SETTINGS, small_config
 
 MakeData = Callable[..., FitData]
 
@@ -202,3 +209,49 @@ def test_self_bridge_begins_from_fresh_weights_where_the_bridge_is_pretrained(
     fresh = build_method("self_bridge", parts).fit(data)
     again = build_method("self_bridge", parts).fit(replace(pretrained, folder=tmp_path / "again"))
     assert again["validation"] == fresh["validation"]
+
+
+def test_a_probe_looks_at_rows_of_every_label_whatever_their_order() -> None:
+    labels = np.repeat(np.arange(20), 300)
+    some = some_of_each(labels, 100, seed=1)
+    assert set(labels[some].tolist()) == set(range(20))
+    assert len(some) <= 120
+    assert (np.diff(some) > 0).all()
+    assert some_of_each(labels[:50], 100, seed=1).tolist() == list(range(50))
+
+
+def test_a_probe_of_one_label_is_refused(parts: Parts, fit_data: MakeData) -> None:
+    data = fit_data("tinyworld_topic", rows=60)
+    with pytest.raises(DataError, match="train rows have one label"):
+        LinearProbe(parts).fit(replace(data, train=[row for row in data.train if row.label == 1]))
+
+
+def test_all_that_load_a_model_of_their_own_read_prompts_as_the_others(
+    fit_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = resolve("nano-mistral").tokenizer
+    tokenizer.chat_template = (
+        "[INST] {{ messages[0].content }} [/INST]{% if messages|length > 1 %} {{ messages[1].content }}{% endif %}"
+    )
+    shutil.copytree(resolve("nano-mistral").location, tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    config = small_config(receiver={"model": str(tmp_path / "model")}, prompt_style="plain")
+    data = replace(fit_data("tinyworld_topic"), config=config)
+    own = Parts(
+        load_sender("nano-llama", layer=1, full=True, device="cpu"),
+        load_receiver(str(tmp_path / "model"), device="cpu", prompt_style="plain"), bridge_name="pooled", settings=SETTINGS,
+    )  # fmt: skip
+    lora, itself = Lora(own), SelfBridge(own)
+    lora.fit(data)
+    itself.fit(replace(data, folder=tmp_path / "self"))
+    assert lora.reader.prompter.style == itself.sender.prompter.style == "plain"
+
+
+def test_learned_tokens_begin_as_the_model_reads_its_words(family_folder: dict[str, str]) -> None:
+    """Gemma scales what its table holds."""
+    receiver = load_receiver(family_folder["gemma3"], device="cpu")
+    learner = PromptLearner(receiver, tokens=200, aware=False, seed=1)
+    with torch.no_grad():
+        vectors = learner.module(torch.arange(200))
+        read = receiver.embed(torch.arange(receiver.embed.num_embeddings))
+    assert vectors.pow(2).mean().sqrt().item() == pytest.approx(read.pow(2).mean().sqrt().item(), rel=0.1)

@@ -250,3 +250,18 @@ def test_prompts_that_are_too_long_are_found_without_counting_the_others(
     monkeypatch.setattr(prompter, "count", lambda prompts: counted.append(len(prompts)) or [])
     assert prompter.longer([ASK] * 5, 300) == {}
     assert counted == [0]
+
+
+def test_a_template_that_asks_for_the_time_is_the_same_every_day(
+    family_folder: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shutil import copytree
+
+    folder = tmp_path / "dated"
+    copytree(family_folder["llama"], folder)
+    tokenizer = resolve("nano-llama").tokenizer
+    tokenizer.chat_template = "Today is {{ strftime_now('%d %B %Y') }}. " + TEMPLATES["llama"]
+    tokenizer.save_pretrained(folder)
+    prompter = Prompter(resolve(str(folder)), "chat")
+    assert prompter.turn is not None
+    assert prompter.turn.head.startswith("Today is 26 Jul 2024. ")

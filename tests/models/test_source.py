@@ -15,7 +15,8 @@ from latentwire.models import device as device_module
 from latentwire.models.device import loading, pick_device, pick_dtype, placed
 from latentwire.models.receiver import load_receiver
 from latentwire.models.sender import load_sender
-from latentwire.models.source import explained, resolve
+from latentwire.models.source import FETCHED, explained, resolve
+from latentwire.prompts import Prompt
 
 LOADERS: list[Callable[..., Any]] = [load_sender, load_receiver]
 
@@ -170,3 +171,95 @@ def test_quantised_weights_are_asked_for_and_stay_where_they_were_loaded(monkeyp
     model = torch.nn.Linear(2, 2)
     model.is_quantized = True  # type: ignore[assignment]
     assert placed(model, torch.device("meta")).weight.device.type == "cpu"
+
+
+def test_fingerprint_follows_a_tensor_in_the_middle(tmp_path: Path) -> None:
+    """As of a copy that was tuned in some layers: the file's size, header and ends stay as they are."""
+    import transformers as t
+
+    torch.manual_seed(0)
+    config = t.LlamaConfig(
+        vocab_size=4096, hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
+        bos_token_id=1, eos_token_id=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = t.LlamaForCausalLM(config)
+    prints = []
+    for name in ("first", "again", "tuned"):
+        if name == "tuned":
+            with torch.no_grad():
+                model.model.layers[1].self_attn.q_proj.weight[64, 64] += 1e-3
+        model.save_pretrained(tmp_path / name)
+        prints.append(resolve(str(tmp_path / name)).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_what_is_fetched_holds_all_that_a_folder_needs(tmp_path: Path) -> None:
+    from fnmatch import fnmatch
+
+    tokenizer = resolve("nano-llama").tokenizer
+    tokenizer.chat_template = "{{ messages }}"
+    tokenizer.save_pretrained(tmp_path)
+    names = [path.name for path in tmp_path.iterdir()]
+    assert "chat_template.jinja" in names
+    assert [name for name in names if not any(fnmatch(name, pattern) for pattern in FETCHED)] == []
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_weights_that_the_files_lack_are_not_drawn(load: Callable[..., Any], own_folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = own_folder / "model.safetensors"
+    tensors = load_file(weights)
+    tensors.pop("model.layers.0.mlp.up_proj.weight")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack 1 tensors, the first is '.*layers\.0\.mlp\.up_proj\.weight'"):
+        load(str(own_folder))
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [("GPT2Config", "GPT2LMHeadModel"), ("GPTNeoXConfig", "GPTNeoXForCausalLM"), ("BloomConfig", "BloomForCausalLM")],
+)
+def test_families_that_are_built_otherwise_are_named(config: str, named: str, tmp_path: Path) -> None:
+    import transformers as t
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 2048}
+    getattr(t, named)(getattr(t, config)(**sizes)).save_pretrained(tmp_path)
+    resolve("nano-llama").tokenizer.save_pretrained(tmp_path)
+    for load in LOADERS:
+        with pytest.raises(ModelError, match="is not built as LatentWire needs it"):
+            load(str(tmp_path), device="cpu")
+
+
+def test_a_tokenizer_without_an_end_is_named(own_folder: Path) -> None:
+    tokenizer = resolve("nano-llama").tokenizer
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(own_folder)
+    with pytest.raises(ModelError, match="has no end-of-text token"):
+        load_receiver(str(own_folder)).answer_ids(Prompt("", "What?"), "47")
+
+
+@pytest.mark.parametrize("layer", [0, 2, 4])
+def test_the_language_model_inside_one_that_sees_images_is_read_as_it_is(layer: int, tmp_path: Path) -> None:
+    import transformers as t
+
+    text = {
+        "vocab_size": 2048, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "sliding_window": 64,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    torch.manual_seed(0)
+    t.Gemma3ForConditionalGeneration(t.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)).save_pretrained(
+        tmp_path
+    )
+    resolve("nano-llama").tokenizer.save_pretrained(tmp_path)
+    whole = load_sender(str(tmp_path), layer=layer, full=True, device="cpu").read(["Maria left 47 apples."]).states
+    for _ in range(2):
+        assert torch.equal(load_sender(str(tmp_path), layer=layer, device="cpu").read(["Maria left 47 apples."]).states, whole)

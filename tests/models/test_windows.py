@@ -11,6 +11,7 @@ import transformers as t
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.source import resolve
 from latentwire.models.windows import Windows
+from latentwire.prompts import Prompt
 from tests.models.test_receiver import OPTIONS, PROMPTS, one_by_one, ragged
 
 WINDOW = 6
@@ -95,3 +96,21 @@ def test_windows_that_a_config_leaves_unused_are_none() -> None:
     assert Windows.of(t.MistralConfig(sliding_window=None)) == Windows()
     assert Windows.of(t.MistralConfig(sliding_window=64)) == Windows(64)
     assert Windows.of(resolve("nano-mistral").config) == Windows(4096)
+
+
+@torch.no_grad()
+def test_rows_of_other_lengths_behind_a_shared_beginning_keep_the_window(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = "Solved rows: one is two; three is four; five is six. "
+    prompts = [Prompt(start + "a " * count, " What?") for count in (1, 4, 9)]
+    tries = receiver.tries(prompts, [OPTIONS[0]] * 3)
+    monkeypatch.setattr("latentwire.models.past.SHARED_TOKENS", 4)
+    together, written = (
+        receiver.score_options(receiver.prefix(prompts), tries),
+        receiver.generate(receiver.prefix(prompts), max_new_tokens=6),
+    )
+    for row, prompt in enumerate(prompts):
+        alone = receiver.prefix([prompt])
+        torch.testing.assert_close(together[row], receiver.score_options(alone, tries[row : row + 1])[0], atol=1e-4, rtol=1e-4)
+        assert written[row] == receiver.generate(alone, max_new_tokens=6)[0]

@@ -12,7 +12,6 @@ import torch
 
 from latentwire.errors import ModelError, UsageError
 from latentwire.files import file_digest, write_json, write_text
-from latentwire.models.nano.specs import NANO_SPECS
 from latentwire.training.nano.exams import examine, held_out_loss
 from latentwire.training.nano.pretrain import Pretrainer, recipe_record
 
@@ -27,11 +26,7 @@ def export_model(trainer: Pretrainer, target: Path, *, name: str, n: int = 1000)
     Raises:
         UsageError: the name does not fit, or the folder exists.
     """
-    base, _, version = name.partition("@")
-    if base not in NANO_SPECS or not version.isdigit():
-        raise UsageError(f"name {name!r} does not fit; write {trainer.recipe.model}@VERSION, for example {trainer.recipe.model}@2")
-    if target.exists():
-        raise UsageError(f"{str(target)!r} exists; embedded versions never change, choose the next version")
+    check_export(trainer.recipe.model, target, name=name)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -50,6 +45,15 @@ def export_model(trainer: Pretrainer, target: Path, *, name: str, n: int = 1000)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return figures
+
+
+def check_export(model: str, target: Path, *, name: str) -> None:
+    """Raises ``UsageError`` where a model cannot be exported into this folder under this name."""
+    base, _, version = name.partition("@")
+    if base != model or not version.isdecimal():
+        raise UsageError(f"name {name!r} does not fit; write {model}@VERSION, for example {model}@2")
+    if target.exists():
+        raise UsageError(f"{str(target)!r} exists; embedded versions never change, choose the next version")
 
 
 def _training_figures(trainer: Pretrainer, name: str) -> dict[str, Any]:
