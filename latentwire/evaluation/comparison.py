@@ -185,32 +185,41 @@ def compare(files: Iterable[Path], reference: str | None = None, *, tasks: Seque
 
 
 def _named(loaded: Sequence[tuple[Path, Predictions]]) -> list[Predictions]:
-    """Each answer once. A method that two runs answered differently gets the run's name; that of the first seed's run where runs of
-    two configs have seeds of it.
+    """Each answer once. Where seeds of a method on a task come from runs of several configs, it gets the name of the first run of its
+    config; where two runs answered differently all the same, that of its own.
     """
+    paths = [path for path, _ in loaded]
+    runs, lines, line_names = _run_names(paths), {path: line_of_predictions(path) for path in paths}, _line_names(paths)
+    configs: dict[tuple[str, str], set[str]] = {}
+    for path, (header, _) in loaded:
+        if header["seed"] is not None and (line := lines[path]) is not None:
+            configs.setdefault((header["task"], header["method"]), set()).add(line)
+
+    def by_config(path: Path, header: PredictionHeader) -> str:
+        several = header["seed"] is not None and len(configs.get((header["task"], header["method"]), ())) > 1
+        return f"{header['method']}@{line_names[path]}" if several else header["method"]
+
     digests: dict[_Key, set[str]] = {}
-    lines: dict[str, set[str]] = {}
-    line_at = {path: line_of_predictions(path) for path, _ in loaded}
-    for path, predictions in loaded:
-        digests.setdefault(_key(predictions.header), set()).add(_digest(predictions.records))
-        if predictions.header["seed"] is not None and (line := line_at[path]) is not None:
-            lines.setdefault(predictions.header["method"], set()).add(line)
+    for path, (header, records) in loaded:
+        digests.setdefault(_key({**header, "method": by_config(path, header)}), set()).add(_digest(records))
     ambiguous = {key[1] for key, found in digests.items() if len(found) > 1}
-    mixed = {method for method, found in lines.items() if len(found) > 1} - ambiguous
-    runs = _run_names([path for path, _ in loaded])
-    first: dict[str | None, str] = {}
-    for path, _ in loaded:
-        first.setdefault(line_at[path], re.sub(r"-?seed\d+$", "", runs[path]) or runs[path])
-    alike = {name for name, count in Counter(first.values()).items() if count > 1}
     kept: dict[_Key, Predictions] = {}
     for path, (header, records) in loaded:
-        if header["method"] in ambiguous:
-            header = {**header, "method": f"{header['method']}@{runs[path]}"}
-        elif header["method"] in mixed and header["seed"] is not None:
-            name = first[line_at[path]]
-            header = {**header, "method": f"{header['method']}@{runs[path] if name in alike else name}"}
+        name = by_config(path, header)
+        header = {**header, "method": f"{header['method']}@{runs[path]}" if name in ambiguous else name}
         kept.setdefault(_key(header), Predictions(header, records))
     return list(kept.values())
+
+
+def _line_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """What the runs of one config are called together: the first one's name without its seed, or with it where that names two."""
+    runs, lines = _run_names(paths), {path: line_of_predictions(path) for path in paths}
+    first: dict[str | None, str] = {}
+    for path in paths:
+        first.setdefault(lines[path], runs[path])
+    bare = {line: re.sub(r"-?seed\d+$", "", name) or name for line, name in first.items()}
+    plain = Counter(bare.values())
+    return {path: bare[lines[path]] if plain[bare[lines[path]]] == 1 else first[lines[path]] for path in paths}
 
 
 def _key(header: PredictionHeader) -> _Key:

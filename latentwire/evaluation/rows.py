@@ -6,7 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from latentwire.evaluation.metrics import COMPARED
+from latentwire.evaluation.answers import COMPARED
 from latentwire.evaluation.predictions import BY_TEXT, PredictionHeader, PredictionRecord
 from latentwire.evaluation.results import ResultRow
 from latentwire.evaluation.statistics import score_interval

@@ -182,3 +182,24 @@ def test_seeds_of_two_configs_are_no_seeds_of_one_method(tmp_path: Path) -> None
         "receiver_text": (), "bridge:x@short": (1, 2), "bridge:x@long": (3,),
     }  # fmt: skip
     assert [row.method for row in compare(find_predictions(tmp_path / "short-seed1")).rows] == ["receiver_text", "bridge:x"]
+
+
+def test_configs_of_several_tasks_leave_a_methods_name_alone(tmp_path: Path) -> None:
+    for task in ("one", "two"):
+        for seed in (1, 2):
+            folder = tmp_path / f"{task}-x-seed{seed}"
+            write(folder, GOOD, "bridge:x", seed=seed, task=task)
+            config = {"task": [task], "bridge": {"name": "x"}, "seed": seed}
+            (folder / "config.json").write_text(json.dumps({"identity": "", "config": config}))
+    found = compare(find_predictions(tmp_path))
+    assert [(row.task, row.method, row.seeds) for row in found.rows] == [("one", "bridge:x", (1, 2)), ("two", "bridge:x", (1, 2))]
+
+
+def test_two_configs_with_the_same_seeds_are_two_methods_of_as_many_seeds(tmp_path: Path) -> None:
+    for name, rate, right in (("short", 4, GOOD), ("long", 2, FAIR)):
+        for seed in (1, 2):
+            write(tmp_path / f"{name}-seed{seed}", right, "bridge:x", seed=seed)
+            config = {"bridge": {"name": "x", "rate": rate}, "seed": seed}
+            (tmp_path / f"{name}-seed{seed}" / "config.json").write_text(json.dumps({"identity": "", "config": config}))
+    found = compare(find_predictions(tmp_path))
+    assert {row.method: row.seeds for row in found.rows} == {"bridge:x@short": (1, 2), "bridge:x@long": (1, 2)}

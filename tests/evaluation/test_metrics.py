@@ -8,7 +8,8 @@ import pytest
 
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
-from latentwire.evaluation.metrics import METRICS, normalised, number_of
+from latentwire.evaluation.answers import normalised, number_of
+from latentwire.evaluation.metrics import METRICS
 from latentwire.methods.base import Prediction
 
 
