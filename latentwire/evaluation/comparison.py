@@ -185,8 +185,8 @@ def compare(files: Iterable[Path], reference: str | None = None, *, tasks: Seque
 
 
 def _named(loaded: Sequence[tuple[Path, Predictions]]) -> list[Predictions]:
-    """Each answer once. Where seeds of a method on a task come from runs of several configs, it gets the name of the first run of its
-    config; where two runs answered differently all the same, that of its own.
+    """Each answer once. Where seeds of a method on a task come from runs of several configs, it gets the name of the config's
+    first run; where two runs answered differently all the same, that of its own.
     """
     paths = [path for path, _ in loaded]
     runs, lines, line_names = _run_names(paths), {path: line_of_predictions(path) for path in paths}, _line_names(paths)
