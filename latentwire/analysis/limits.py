@@ -8,20 +8,19 @@ hand. ``docs/limits.md`` is rendered from it, and preflight reads it.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from latentwire.bridges import bridge_config
-from latentwire.config import ModelSettings, RunConfig, SenderSettings
 from latentwire.data.task import Task, load_task
 from latentwire.data.task_config import TaskVariant
 from latentwire.errors import ArtefactError, DataError
 from latentwire.evaluation.results import ResultRow, Results, read_results
-from latentwire.evaluation.run import RESULTS_FILE
-from latentwire.files import digest, read_json, write_json
+from latentwire.evaluation.run_folder import RESULTS_FILE, line_of
+from latentwire.files import read_json, write_json
 from latentwire.schema import Schema, validated
 
 LIMITS_FILE = Path(__file__).parent / "limits.json"
@@ -192,34 +191,12 @@ def entries_of(location: Path, *, command: str | None = None) -> tuple[list[Limi
     return merged([], entries), left_out
 
 
-def _defaults() -> dict[str, Any]:
-    """The settings of a run that nothing was set in, bridge aside."""
-    nothing = RunConfig(task=("",), sender=SenderSettings(model=""), receiver=ModelSettings(model=""))
-    return nothing.model_dump(mode="json", exclude={"bridge"})
-
-
-def _not_default(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs from the defaults: a setting that came later and was left alone makes no other run."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        default = defaults.get(key)
-        if isinstance(value, Mapping) and isinstance(default, Mapping):
-            value, default = _not_default(value, default), {}
-        if value != default:
-            found[key] = value
-    return found
-
-
 def _entry(results: Results, bridge: ResultRow, text: ResultRow, command: str) -> LimitEntry:
     run = results["run"]
     config = run["config"]
     name = bridge["method"].removeprefix("bridge:")
     shuffled = _row(results, bridge, bridge["method"], "shuffled")
     task = _task(config, bridge["task"])
-    decisive = _not_default({key: value for key, value in config.items() if key not in ("seed", "output_dir")}, _defaults())
-    if config["bridge"].get("init"):
-        # every seed begins from a stage one of its own: that there was one decides, not where it lies
-        decisive["bridge"] = config["bridge"] | {"init": True}
     return LimitEntry(
         kind=kind_of(task),
         task=task.name,
@@ -245,7 +222,7 @@ def _entry(results: Results, bridge: ResultRow, text: ResultRow, command: str) -
                 shuffled=None if shuffled is None else shuffled["value"],
             ),
         ),
-        settings=digest(repr(sorted(decisive.items())))[:12],
+        settings=line_of(config),
         command=command,
     )
 

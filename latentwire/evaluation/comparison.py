@@ -19,7 +19,7 @@ from typing import Any
 from latentwire.errors import MismatchError, UnknownNameError
 from latentwire.evaluation.predictions import PredictionHeader, PredictionRecord, Predictions, read_predictions
 from latentwire.evaluation.rows import chance_level, subsets_of
-from latentwire.evaluation.run_folder import line_of_predictions
+from latentwire.evaluation.run_folder import line_of_run
 from latentwire.evaluation.statistics import holm, mcnemar_exact, paired_bootstrap, score_interval, seed_summary
 from latentwire.files import digest
 from latentwire.methods import METHODS
@@ -188,8 +188,10 @@ def _named(loaded: Sequence[tuple[Path, Predictions]]) -> list[Predictions]:
     """Each answer once. Where seeds of a method on a task come from runs of several configs, it gets the name of the config's
     first run; where two runs answered differently all the same, that of its own.
     """
-    paths = [path for path, _ in loaded]
-    runs, lines, line_names = _run_names(paths), {path: line_of_predictions(path) for path in paths}, _line_names(paths)
+    folders = {path: path.resolve().parents[2] for path, _ in loaded}
+    line_at = {folder: line_of_run(folder) for folder in set(folders.values())}
+    runs, lines = _run_names(folders), {path: line_at[folder] for path, folder in folders.items()}
+    line_names = _line_names(runs, lines)
     configs: dict[tuple[str, str], set[str]] = {}
     for path, (header, _) in loaded:
         if header["seed"] is not None and (line := lines[path]) is not None:
@@ -211,15 +213,14 @@ def _named(loaded: Sequence[tuple[Path, Predictions]]) -> list[Predictions]:
     return list(kept.values())
 
 
-def _line_names(paths: Sequence[Path]) -> dict[Path, str]:
+def _line_names(runs: Mapping[Path, str], lines: Mapping[Path, str | None]) -> dict[Path, str]:
     """What the runs of one config are called together: the first one's name without its seed, or with it where that names two."""
-    runs, lines = _run_names(paths), {path: line_of_predictions(path) for path in paths}
     first: dict[str | None, str] = {}
-    for path in paths:
-        first.setdefault(lines[path], runs[path])
+    for path, name in runs.items():
+        first.setdefault(lines[path], name)
     bare = {line: re.sub(r"-?seed\d+$", "", name) or name for line, name in first.items()}
     plain = Counter(bare.values())
-    return {path: bare[lines[path]] if plain[bare[lines[path]]] == 1 else first[lines[path]] for path in paths}
+    return {path: bare[line] if plain[bare[line]] == 1 else first[line] for path, line in lines.items()}
 
 
 def _key(header: PredictionHeader) -> _Key:
@@ -239,9 +240,8 @@ def _digest(records: Sequence[PredictionRecord]) -> str:
     return digest(*(f"{row['id']}\n{row['prompt_hash']}\n{row['option']}\n{row['prediction']}" for row in records))
 
 
-def _run_names(paths: Sequence[Path]) -> dict[Path, str]:
+def _run_names(folders: Mapping[Path, Path]) -> dict[Path, str]:
     """The run folder's name, with as much of its path as tells it from other runs."""
-    folders = {path: path.resolve().parents[2] for path in paths}
     distinct = set(folders.values())
     plain = Counter(folder.name for folder in distinct)
     shared = os.path.commonpath(distinct) if distinct else ""

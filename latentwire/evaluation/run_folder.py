@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from latentwire.config import ModelSettings, RunConfig, SenderSettings
 from latentwire.errors import ArtefactError, LatentWireError
 from latentwire.files import digest, read_json
 
@@ -28,15 +29,36 @@ def run_settings(run_folder: Path) -> dict[str, Any]:
 
 
 def line_of(settings: Mapping[str, Any]) -> str:
-    """Hash of what the seeds of one line have in common: all but the seed, the folder, and which stage one they began from."""
-    decisive = {key: value for key, value in settings.items() if key not in ("seed", "output_dir")}
-    bridge = decisive.get("bridge") or {}
-    return digest(json.dumps({**decisive, "bridge": {**bridge, "init": bool(bridge.get("init"))}}, sort_keys=True))
+    """Hash of what the runs of one line have in common, all that was set but the seed and the folder."""
+    decisive = _not_default({key: value for key, value in settings.items() if key not in ("seed", "output_dir")}, _defaults())
+    bridge = settings.get("bridge") or {}
+    if bridge.get("init"):
+        # every seed begins from a stage one of its own: that there was one decides, not where it lies
+        decisive["bridge"] = {**bridge, "init": True}
+    return digest(repr(sorted(decisive.items())))[:12]
 
 
-def line_of_predictions(path: Path) -> str | None:
-    """The line of the run that a prediction file (``<run>/predictions/<task>/…``) belongs to; None where no file says so."""
-    run_folder = path.resolve().parents[2]
+@cache
+def _defaults() -> dict[str, Any]:
+    """The settings of a run that nothing was set in, bridge aside."""
+    nothing = RunConfig(task=("",), sender=SenderSettings(model=""), receiver=ModelSettings(model=""))
+    return nothing.model_dump(mode="json", exclude={"bridge"})
+
+
+def _not_default(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults: a setting that came later and was left alone makes no other run."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        default = defaults.get(key)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            value, default = _not_default(value, default), {}
+        if value != default:
+            found[key] = value
+    return found
+
+
+def line_of_run(run_folder: Path) -> str | None:
+    """The line of a run or comparison; None where no file in its folder says what was set."""
     for name, keys in ((RESULTS_FILE, ("run", "config")), (CONFIG_FILE, ("config",))):
         try:
             content: Any = read_json(run_folder / name, what="run file")

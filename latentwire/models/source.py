@@ -51,22 +51,21 @@ class ModelSource:
         return arguments
 
     @cached_property
-    def config(self) -> PretrainedConfig:
+    def _whole_config(self) -> PretrainedConfig:
         from transformers import AutoConfig
 
         with explained(self):
-            config = AutoConfig.from_pretrained(self.location, **self.load_arguments())
+            return AutoConfig.from_pretrained(self.location, **self.load_arguments())
+
+    @cached_property
+    def config(self) -> PretrainedConfig:
         # models that also see images keep the language model's numbers one level down
-        return config.get_text_config()
+        return self._whole_config.get_text_config()
 
     @property
     def is_part_of_a_model(self) -> bool:
         """Whether the language model is a part of one that also sees images."""
-        from transformers import AutoConfig
-
-        with explained(self):
-            whole = AutoConfig.from_pretrained(self.location, **self.load_arguments())
-        return type(whole) is not type(self.config)
+        return self._whole_config is not self.config
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -300,3 +300,18 @@ def test_processes_of_a_training_end_with_their_launcher(tmp_path: Path) -> None
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_process_of_a_team_ties_itself_to_its_launcher_and_one_alone_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    from latentwire.training import parallel
+
+    tied: list[bool] = []
+    monkeypatch.setattr(parallel, "die_with_parent", lambda: tied.append(True))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    parallel.join_team("cpu")
+    assert not tied
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in (("is_initialized", True), ("get_rank", 0), ("get_world_size", 2)):
+        monkeypatch.setattr(parallel.distributed, name, lambda value=value: value)
+    assert parallel.join_team("cpu")[0].size == 2
+    assert tied
