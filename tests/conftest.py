@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("latentwire", "beartype.beartype")
 
-# huggingface_hub reads this once, when it is first imported, which may be before any function fixture runs
-os.environ["HF_HUB_OFFLINE"] = "1"
+# No test touches the user's cache, a GPU or the network: set here for what runs before any fixture of a function does
+# (fixtures of a module; huggingface_hub, which reads its variable once)
+_CACHE = TemporaryDirectory(prefix="latentwire-tests-")
+os.environ |= {"LATENTWIRE_CACHE": _CACHE.name, "LATENTWIRE_DEVICE": "cpu", "HF_HUB_OFFLINE": "1"}
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3", "phi3")
 WIDTH, DEPTH = 32, 4
@@ -19,10 +22,8 @@ WIDTH, DEPTH = 32, 4
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test touches the user's cache, a GPU or the network."""
+    """What one test caches no other finds."""
     monkeypatch.setenv("LATENTWIRE_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("LATENTWIRE_DEVICE", "cpu")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

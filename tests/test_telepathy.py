@@ -16,7 +16,7 @@ from tests.training.test_trainer import small_config
 @pytest.fixture(scope="module")
 def wire(tmp_path_factory: pytest.TempPathFactory) -> Telepathy:
     folder = tmp_path_factory.mktemp("run")
-    train_run(small_config(folder), cache_folder=tmp_path_factory.mktemp("cache"))
+    train_run(small_config(folder))
     return Telepathy.from_pretrained(folder / "bridge", device="cpu")
 
 

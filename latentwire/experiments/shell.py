@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
     ask = _named(commands, "should_run", "print 1|reason or 0|reason")
     ask.add_argument("--config-hash", default=None, help="of the config it would be run with")
-    start = _named(commands, "start", "claim it: exit code 0 and the claim's owner on stdout, or 1 where somebody else has it")
+    start = _named(commands, "start", "claim it: exit code 0 and the claim's owner on stdout, or 3 where somebody else has it")
     start.add_argument("--gpu", default=None, help="which GPU it will use")
     start.add_argument("--job-id", default=None, help="default: SLURM_JOB_ID")
     start.add_argument("--log", default=None, help="file its output goes to")
@@ -91,7 +91,7 @@ def open_registry(path: str | None, default_runs: Path) -> Registry:
     if given.name != registry.layout.view.name and given.exists():
         marker = registry.layout.leases / f"imported-{given.name}"
         if not marker.exists():
-            import_file(registry, given)
+            import_file(registry.layout, registry.note, given)
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
     return registry
@@ -233,7 +233,7 @@ def _summary(registry: Registry, flags: argparse.Namespace) -> int:
 
 
 def _import(registry: Registry, flags: argparse.Namespace) -> int:
-    print(f"imported {import_file(registry, Path(flags.file))} experiments")
+    print(f"imported {import_file(registry.layout, registry.note, Path(flags.file))} experiments")
     return 0
 
 

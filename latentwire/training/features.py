@@ -27,6 +27,8 @@ from latentwire.models.sender import Sender, SenderStates
 
 DEFAULT_CAP_GIB = 50.0
 SEGMENT_BYTES = 256 * 2**20
+#: texts that the sender reads at once
+READ_TOGETHER = 64
 
 Notice = Callable[[str], None]
 
@@ -99,20 +101,19 @@ class FeatureCache:
 
     # ------------------------------------------------------------------------------------------------------ writing
 
-    def add(self, texts: Sequence[str], *, batch_size: int = 64, progress: Callable[[int], None] = lambda done: None) -> None:
+    def add(self, texts: Sequence[str]) -> None:
         """Reads the texts that are not cached yet, in batches of similar length, and stores them."""
         missing = {key: text for text in texts if (key := digest(text)[:32]) not in self._places}
         ordered = sorted(missing.items(), key=lambda item: len(item[1]))
         pending: list[tuple[str, Tensor]] = []
         pending_bytes = 0
-        for start in range(0, len(ordered), batch_size):
-            part = ordered[start : start + batch_size]
+        for start in range(0, len(ordered), READ_TOGETHER):
+            part = ordered[start : start + READ_TOGETHER]
             read = self.sender.read([text for _, text in part])
             for index, (key, _) in enumerate(part):
                 row = read.states[index][read.mask[index]].to("cpu").contiguous()
                 pending.append((key, row))
                 pending_bytes += row.numel() * row.element_size()
-            progress(start + len(part))
             if pending_bytes >= SEGMENT_BYTES:
                 self._write_segment(pending)
                 pending, pending_bytes = [], 0
@@ -179,10 +180,10 @@ class FeatureCache:
             self.notice(f"feature cache: {segment.name} evicted to stay under {self.cap_bytes / 2**30:.1f} GiB")
 
 
-def cache_summary(folder: Path | None = None) -> list[dict[str, object]]:
+def cache_summary() -> list[dict[str, object]]:
     """One entry per sender and layer in the cache: name, layer, segments, texts, bytes."""
     entries = []
-    for sender_folder in sorted(path for path in (folder or cache_folder()).glob("*") if path.is_dir()):
+    for sender_folder in sorted(path for path in cache_folder().glob("*") if path.is_dir()):
         indexes = [read_json(path, what="feature cache index") for path in sorted(sender_folder.glob("segment-*.json"))]
         entries.append(
             {
@@ -197,9 +198,9 @@ def cache_summary(folder: Path | None = None) -> list[dict[str, object]]:
     return entries
 
 
-def clear_cache(folder: Path | None = None) -> int:
+def clear_cache() -> int:
     """Deletes every cached state; returns the bytes freed."""
-    root = folder or cache_folder()
+    root = cache_folder()
     freed = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     shutil.rmtree(root, ignore_errors=True)
     return freed

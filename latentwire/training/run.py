@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +116,6 @@ def train_run(
     device: str | None = None,
     hooks: Hooks | None = None,
     say: Say = lambda line: None,
-    cache_folder: Path | None = None,
     pair: tuple[Sender, Receiver] | None = None,
     prepare: Prepare | None = None,
 ) -> dict[str, Any]:
@@ -145,7 +143,7 @@ def train_run(
         return _train(
             config, team, resume=resume, overwrite=overwrite, device=device, hooks=hooks or Hooks(),
             say=say if team.first else _silent, pair=pair,
-            prepare=prepare or partial(prepare_tasks, cache_folder=cache_folder),
+            prepare=prepare or prepare_tasks,
         )  # fmt: skip
     finally:
         leave_team()
@@ -223,14 +221,12 @@ def _train(
     return summary
 
 
-def prepare_tasks(
-    config: RunConfig, sender: Sender, receiver: Receiver, bridge: Bridge, team: Team, say: Say, *, cache_folder: Path | None
-) -> Prepared:
+def prepare_tasks(config: RunConfig, sender: Sender, receiver: Receiver, bridge: Bridge, team: Team, say: Say) -> Prepared:
     """The rows of the config's tasks, their states cached, for a bridge."""
     train, validation, revisions, portraits = read_rows(config, sender, receiver, say)
     begin_with_ridge(bridge, sender, receiver, train, validation, say)
     texts = [row.sender_prompt for row in (*train, *validation)]
-    cache = _filled_cache(config, sender, texts, team, cache_folder, say)
+    cache = _filled_cache(config, sender, texts, team, say)
     settings = config.training
     learner = BridgeLearner(
         bridge,
@@ -242,11 +238,11 @@ def prepare_tasks(
     return Prepared(learner, RowBundles(train, settings.questions_per_message), validation, revisions, portraits)
 
 
-def _filled_cache(config: RunConfig, sender: Sender, texts: list[str], team: Team, folder: Path | None, say: Say) -> FeatureCache:
+def _filled_cache(config: RunConfig, sender: Sender, texts: list[str], team: Team, say: Say) -> FeatureCache:
     """The cache with the states of all texts; the first process computes them, the others read what it wrote."""
     if not team.first:
         team.wait()
-    cache = FeatureCache(sender, folder=folder, cap_gib=config.data.cache_cap_gib, notice=say)
+    cache = FeatureCache(sender, cap_gib=config.data.cache_cap_gib, notice=say)
     cache.add(texts)
     if team.first:
         team.wait()

@@ -76,7 +76,7 @@ def test_usage_errors(case: str, capsys: pytest.CaptureFixture[str], tmp_path: P
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    train_run(small_config(folder), cache_folder=tmp_path_factory.mktemp("cache"))
+    train_run(small_config(folder))
     return folder
 
 

@@ -24,7 +24,7 @@ NANO = str(ROOT / "configs" / "nano.yaml")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    train_run(small_config(folder, task="tinyworld_record1"), cache_folder=tmp_path_factory.mktemp("cache"))
+    train_run(small_config(folder, task="tinyworld_record1"))
     return folder
 
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small trained run, evaluated on a few rows."""
     folder = tmp_path_factory.mktemp("run")
-    train_run(small_config(folder), cache_folder=tmp_path_factory.mktemp("cache"))
+    train_run(small_config(folder))
     assert main(["eval", str(folder), "--max_samples", "12", "--device", "cpu"]) == 0
     return folder
 

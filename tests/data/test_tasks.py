@@ -334,4 +334,4 @@ def test_a_task_is_posed_in_its_variant_by_the_run_config(tmp_path: Path) -> Non
     with pytest.raises(
         DataError, match=r"the target has \d+ tokens of 'nano-mistral@2', max_new_tokens is 3; raise it in mine.yaml"
     ):
-        train_run(config, cache_folder=tmp_path / "cache")
+        train_run(config)

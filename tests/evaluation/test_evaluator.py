@@ -29,7 +29,7 @@ QUICK = EvaluationSettings(latency_rows=0)
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train_run(small_config(folder), cache_folder=tmp_path_factory.mktemp("cache"))
+    train_run(small_config(folder))
     return folder
 
 

@@ -35,7 +35,7 @@ PER_TOKEN = {"float32": 4 * WIDTH, "bf16": 2 * WIDTH, "int8": 4 + WIDTH, "int4":
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     config = small_config(folder, task="tinyworld_record1", message={"verbatim": "rules", "precision": "int8"})
-    train_run(config, cache_folder=tmp_path_factory.mktemp("cache"))
+    train_run(config)
     return folder
 
 

@@ -123,7 +123,7 @@ def test_what_decides_an_answer_is_looked_at_before_one_is_kept(tmp_path: Path) 
 def test_weights_to_begin_with_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
     begin = tmp_path / "begin"
     for seed in (1, 2):
-        train_run(small_config(output_dir=str(begin), seed=seed), cache_folder=tmp_path / "cache", overwrite=True)
+        train_run(small_config(output_dir=str(begin), seed=seed), overwrite=True)
         bridge = {**small_config().bridge, "init": str(begin)}
         lines: list[str] = []
         chosen = request(tmp_path / "suite", methods=["bridge"], seeds=[1], config=small_config(bridge=bridge), say=lines.append)

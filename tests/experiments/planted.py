@@ -83,7 +83,7 @@ def run_planted(root: Path, config: RunConfig, name: str, *, rows: int = 60, eva
     log.parent.mkdir(parents=True, exist_ok=True)
     error: Exception | None = None
     try:
-        train_run(config, cache_folder=root / "cache")
+        train_run(config)
         if evaluate:
             evaluate_run(
                 EvaluationRequest(

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from latentwire.errors import NonFiniteLossError
-from latentwire.experiments.failures.classes import ACTIONS, FOLLOWS, MENDS, RETRIES, SYSTEMIC, SystemicStop, Verdict, classify
+from latentwire.experiments.failures.classes import ACTIONS, FOLLOWS, MENDS, RETRIES, SYSTEMIC, Verdict, classify, systemic_stop
 from latentwire.experiments.registry.model import Attempt, ErrorClass, State
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -390,12 +390,20 @@ def test_every_class_says_what_follows() -> None:
     assert all(RETRIES[found] == 0 for found in SYSTEMIC)
 
 
+def stop_after(*failures: tuple[ErrorClass, str], since: str = "") -> str | None:
+    """What stops a queue after these failures, an hour apart from 10 o'clock on."""
+    attempts = [
+        Attempt(1, "o", State.FAILED, ended=f"2025-11-01T{10 + hour}:00:00Z", error_class=found, error=message)
+        for hour, (found, message) in enumerate(failures)
+    ]
+    return systemic_stop(attempts, since=since)
+
+
 def test_the_same_missing_module_twice_stops_the_queue_with_one_message() -> None:
-    stop = SystemicStop()
     messages = [child("import a_module_that_nobody_has").message for _ in range(2)]
-    assert stop.note(ErrorClass.IMPORT, messages[0]) is None
-    stop.note_success()
-    line = stop.note(ErrorClass.IMPORT, messages[1])
+    assert stop_after((ErrorClass.IMPORT, messages[0])) is None
+    assert stop_after((ErrorClass.IMPORT, messages[0]), (ErrorClass.IMPORT, "No module named 'peft'")) is None
+    line = stop_after(*((ErrorClass.IMPORT, message) for message in messages))
     assert line is not None
     assert "twice" in line
     assert "a_module_that_nobody_has" in line
@@ -404,19 +412,14 @@ def test_the_same_missing_module_twice_stops_the_queue_with_one_message() -> Non
     assert "\n" not in line
 
 
-def test_failures_of_an_experiment_never_stop_the_queue_and_a_success_clears_those_of_the_place() -> None:
-    stop = SystemicStop()
-    assert [stop.note(ErrorClass.OOM, "CUDA out of memory") for _ in range(5)] == [None] * 5
-    assert stop.note(ErrorClass.DISK_QUOTA, "Disk quota exceeded: a") is None
-    stop.note_success()
-    assert stop.note(ErrorClass.DISK_QUOTA, "Disk quota exceeded: b") is None
-    assert stop.note(ErrorClass.DISK_QUOTA, "Disk quota exceeded: c") is not None
+def test_failures_of_an_experiment_never_stop_the_queue_and_those_of_the_place_do() -> None:
+    assert stop_after(*[(ErrorClass.OOM, "CUDA out of memory")] * 5) is None
+    full = [(ErrorClass.DISK_QUOTA, f"Disk quota exceeded: {path}") for path in "ab"]
+    assert stop_after(full[0]) is None
+    assert stop_after(*full) is not None
 
 
 def test_failures_of_other_workers_count_from_the_start_of_the_job() -> None:
-    def failed(ended: str) -> Attempt:
-        return Attempt(1, "o", State.FAILED, ended=ended, error_class=ErrorClass.IMPORT, error="No module named 'peft'")
-
-    attempts = [failed("2025-11-01T10:00:00Z"), failed("2025-11-01T12:00:00Z")]
-    assert SystemicStop().note_attempts(attempts, since="2025-11-01T11:00:00Z") is None
-    assert SystemicStop().note_attempts(attempts, since="2025-11-01T09:00:00Z") is not None
+    failures = [(ErrorClass.IMPORT, "No module named 'peft'")] * 2
+    assert stop_after(*failures, since="2025-11-01T10:30:00Z") is None
+    assert stop_after(*failures, since="2025-11-01T09:00:00Z") is not None

@@ -67,14 +67,14 @@ def test_an_old_registry_in_the_place_of_the_view_is_imported(registry: Registry
 def test_importing_twice_or_in_two_clones_gives_the_same_events(registry: Registry, tmp_path: Path) -> None:
     old = tmp_path / "old.json"
     old.write_text(json.dumps(OLD))
-    assert import_file(registry, old) == 9
+    assert import_file(registry.layout, registry.note, old) == 9
     files = {path.relative_to(registry.layout.registry): path.read_bytes() for path in registry.layout.registry.rglob("*.json")}
-    import_file(registry, old)
+    import_file(registry.layout, registry.note, old)
     assert len(list(registry.layout.registry.rglob("*.json"))) == len(files)
     (tmp_path / "clone/runs/sst2").mkdir(parents=True)
     (tmp_path / "clone/runs/sst2/results.json").write_text('{"accuracy": 0.93}')
     clone = Registry(tmp_path / "clone/runs")
-    import_file(clone, old)
+    import_file(clone.layout, clone.note, old)
     assert {path.relative_to(clone.layout.registry): path.read_bytes() for path in clone.layout.registry.rglob("*.json")} == files
 
 
@@ -84,7 +84,7 @@ def test_importing_twice_or_in_two_clones_gives_the_same_events(registry: Regist
 def test_what_is_no_registry_is_refused_or_set_aside(registry: Registry, tmp_path: Path, content: str) -> None:
     (tmp_path / "old.json").write_text(content)
     with pytest.raises(ArtefactError):
-        import_file(registry, tmp_path / "old.json")
+        import_file(registry.layout, registry.note, tmp_path / "old.json")
     registry.layout.view.write_text(content)
     registry.rebuild_view()
     assert registry.layout.view.with_name("experiment_registry.json.corrupt").read_text() == content

@@ -202,7 +202,7 @@ def test_self_bridge_begins_from_fresh_weights_where_the_bridge_is_pretrained(
     parts: Parts, fit_data: MakeData, tmp_path: Path
 ) -> None:
     data = fit_data("tinyworld_topic")
-    first = train_run(data.config.model_copy(update={"output_dir": str(tmp_path / "first")}), cache_folder=tmp_path / "cache")
+    first = train_run(data.config.model_copy(update={"output_dir": str(tmp_path / "first")}))
     assert first["steps"] == 3
     bridge = {**data.config.bridge, "init": str(tmp_path / "first")}
     pretrained = replace(data, config=data.config.model_copy(update={"bridge": bridge}))

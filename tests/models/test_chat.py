@@ -220,7 +220,7 @@ def test_a_bridge_is_trained_evaluated_and_used_in_the_style_it_records(chat_fol
     from tests.training.test_trainer import small_config
 
     ends = {"sender": {"model": chat_folder["llama"], "layer": 1}, "receiver": {"model": chat_folder["mistral"]}}
-    train_run(small_config(tmp_path / "run", **ends), cache_folder=tmp_path / "cache")
+    train_run(small_config(tmp_path / "run", **ends))
     wire = Telepathy.from_pretrained(tmp_path / "run" / "bridge", device="cpu")
     assert wire.pair.sender_style == wire.sender.prompter.style == Prompter(resolve(chat_folder["llama"])).style
     assert wire.pair.receiver_style == Prompter(resolve(chat_folder["mistral"])).style
@@ -228,7 +228,7 @@ def test_a_bridge_is_trained_evaluated_and_used_in_the_style_it_records(chat_fol
     request = EvaluationRequest(tmp_path / "run", max_rows=4, settings=EvaluationSettings(latency_rows=0))
     assert evaluate_run(request)["rows"]
     plain = small_config(tmp_path / "plain", **ends, prompt_style="plain")
-    train_run(plain, cache_folder=tmp_path / "cache")
+    train_run(plain)
     assert Telepathy.from_pretrained(tmp_path / "plain" / "bridge", device="cpu").receiver.prompter.style == "plain"
 
 

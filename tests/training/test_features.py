@@ -33,12 +33,13 @@ def test_each_text_is_read_once_across_processes_and_orders(sender: Sender, tmp_
     assert torch.equal(states.states[0], states.states[3])
 
 
-def test_another_layer_shares_nothing(sender: Sender, tmp_path: Path) -> None:
+def test_another_layer_shares_nothing(sender: Sender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FeatureCache(sender, folder=tmp_path).add(TEXTS)
     other = FeatureCache(load_sender("nano-llama", layer=1, device="cpu"), folder=tmp_path)
     other.add(TEXTS)
     assert other.texts_read == len(TEXTS)
-    assert [entry["layer"] for entry in cache_summary(tmp_path)] in ([1, 2], [2, 1])
+    monkeypatch.setattr("latentwire.training.features.cache_folder", lambda: tmp_path)
+    assert [entry["layer"] for entry in cache_summary()] in ([1, 2], [2, 1])
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "index"])
@@ -79,7 +80,7 @@ def test_a_segment_above_the_cap_is_refused(sender: Sender, tmp_path: Path) -> N
     assert not list(tmp_path.rglob("*.bin"))
 
 
-def test_clearing_frees_everything(sender: Sender, tmp_path: Path) -> None:
-    FeatureCache(sender, folder=tmp_path / "cache").add(TEXTS)
-    assert clear_cache(tmp_path / "cache") > 0
-    assert cache_summary(tmp_path / "cache") == []
+def test_clearing_frees_everything(sender: Sender) -> None:
+    FeatureCache(sender).add(TEXTS)
+    assert clear_cache() > 0
+    assert cache_summary() == []

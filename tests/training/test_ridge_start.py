@@ -36,7 +36,7 @@ def config(folder: Path, **changes: Any) -> RunConfig:
 def test_no_step_leaves_the_map_that_was_solved_for(tmp_path: Path) -> None:
     """From the receiver's own embeddings the words themselves arrive, and the receiver reads them."""
     heard: list[str] = []
-    summary = train_run(config(tmp_path), cache_folder=tmp_path / "cache", say=heard.append)
+    summary = train_run(config(tmp_path), say=heard.append)
     assert (summary["steps"], summary["best_step"]) == (0, 0)
     assert summary["validation"] > 0.8
     assert any(line.startswith("ridge: ") for line in heard)
@@ -44,8 +44,8 @@ def test_no_step_leaves_the_map_that_was_solved_for(tmp_path: Path) -> None:
     assert isinstance(bridge, LinearBridge)
     assert bridge.config.start == "ridge"
     before = file_digest(tmp_path / "run/bridge/model.safetensors")
-    assert train_run(config(tmp_path), cache_folder=tmp_path / "cache") == summary
-    train_run(config(tmp_path), cache_folder=tmp_path / "cache", overwrite=True)
+    assert train_run(config(tmp_path)) == summary
+    train_run(config(tmp_path), overwrite=True)
     assert file_digest(tmp_path / "run/bridge/model.safetensors") == before
 
 
@@ -55,14 +55,14 @@ def test_a_drawn_bridge_needs_a_step(tmp_path: Path) -> None:
 
 
 def test_trained_weights_are_kept(tmp_path: Path) -> None:
-    train_run(config(tmp_path), cache_folder=tmp_path / "cache")
+    train_run(config(tmp_path))
     onwards = config(
         tmp_path,
         bridge={"name": "linear", "start": "ridge", "init": str(tmp_path / "run")},
         data={"train_rows": 20, "validation_rows": 10},
         output_dir=str(tmp_path / "onwards"),
     )
-    train_run(onwards, cache_folder=tmp_path / "cache")
+    train_run(onwards)
     first, second = (Bridge.from_pretrained(tmp_path / name / "bridge").state_dict() for name in ("run", "onwards"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 

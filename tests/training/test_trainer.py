@@ -314,13 +314,13 @@ def test_a_run_keeps_what_its_rows_are_like(tmp_path: Path) -> None:
 
 def test_weights_that_a_run_began_from_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
     begin = tmp_path / "begin"
-    train_run(small_config(begin), cache_folder=tmp_path / "cache")
+    train_run(small_config(begin))
     run = small_config(tmp_path / "run", bridge={**BRIDGES[1], "init": str(begin)})
-    first = train_run(run, cache_folder=tmp_path / "cache")
-    assert train_run(run, cache_folder=tmp_path / "cache") == first
-    train_run(small_config(begin, seed=2), cache_folder=tmp_path / "cache", overwrite=True)
+    first = train_run(run)
+    assert train_run(run) == first
+    train_run(small_config(begin, seed=2), overwrite=True)
     for resume in (False, True):
         with pytest.raises(MismatchError, match=r"began from other weights than bridge\.init"):
-            train_run(run, cache_folder=tmp_path / "cache", resume=resume)
-    again = train_run(run, cache_folder=tmp_path / "cache", overwrite=True)
+            train_run(run, resume=resume)
+    again = train_run(run, overwrite=True)
     assert again["weights_sha256"] != first["weights_sha256"]

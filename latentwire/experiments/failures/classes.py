@@ -135,42 +135,34 @@ def _signal_of(exit_code: int | None) -> int | None:
 # ---------------------------------------------------------------------------------------------------------- systemic stop
 
 
-class SystemicStop:
-    """Stops a queue when the same failure of the place came twice, instead of failing every experiment by it."""
+#: failures of one kind after which a queue stops
+_STOPS_AT = 2
 
-    LIMIT = 2
 
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
+def systemic_stop(attempts: Iterable[Attempt], *, since: str) -> str | None:
+    """Why a queue stops instead of failing every experiment by the same fault of the place; None where it goes on.
 
-    def note(self, error_class: ErrorClass, message: str) -> str | None:
-        """Counts one failure. Returns the message with which the queue stops, or None where it goes on."""
-        if error_class not in SYSTEMIC:
-            return None
-        key = _systemic_key(error_class, message)
-        self._counts[key] += 1
-        count = self._counts[key]
-        if count < self.LIMIT:
-            return None
-        times = "twice" if count == 2 else f"{count} times"
-        return (
-            f"queue stopped: {error_class.value} failed {times} in the same way ({shortened(message)}), "
-            f"and every further experiment would too; {MENDS[error_class]}, then "
-            "`python scripts/experiment_manager.py --mark-rerun-all-failed` and submit again"
-        )
-
-    def note_success(self) -> None:
-        """An experiment completed: the place has space, rights and access. A missing module may still be missing."""
-        self._counts = Counter({key: count for key, count in self._counts.items() if key.startswith(ErrorClass.IMPORT.value)})
-
-    def note_attempts(self, attempts: Iterable[Attempt], *, since: str) -> str | None:
-        """Counts the failures of other workers that ended at or after ``since`` (ISO 8601 in UTC, written as
-        the attempts write it). Use on a fresh object."""
-        stop: str | None = None
-        for attempt in sorted(attempts, key=lambda item: item.ended or ""):
-            if attempt.error_class is not None and (attempt.ended or "") >= since:
-                stop = self.note(attempt.error_class, attempt.error or "") or stop
-        return stop
+    Args:
+        attempts: those that failed, of any worker.
+        since: what ended before does not count (ISO 8601 in UTC, as attempts write it).
+    """
+    counts: Counter[str] = Counter()
+    stop: str | None = None
+    for attempt in sorted(attempts, key=lambda item: item.ended or ""):
+        found = attempt.error_class
+        if found is None or found not in SYSTEMIC or (attempt.ended or "") < since:
+            continue
+        message = attempt.error or ""
+        key = _systemic_key(found, message)
+        counts[key] += 1
+        if counts[key] >= _STOPS_AT:
+            times = "twice" if counts[key] == 2 else f"{counts[key]} times"
+            stop = (
+                f"queue stopped: {found.value} failed {times} in the same way ({shortened(message)}), "
+                f"and every further experiment would too; {MENDS[found]}, then "
+                "`python scripts/experiment_manager.py --mark-rerun-all-failed` and submit again"
+            )
+    return stop
 
 
 def _systemic_key(error_class: ErrorClass, message: str) -> str:

@@ -8,17 +8,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentwire.errors import ArtefactError
-from latentwire.experiments.registry.events import IMPORT, PLAN, Event, one_line, read_events, write_event
-from latentwire.experiments.registry.layout import CORRUPT, safe_name
+from latentwire.experiments.registry.events import IMPORT, PLAN, Event, Note, one_line, read_events, write_event
+from latentwire.experiments.registry.layout import CORRUPT, Layout, safe_name
 from latentwire.experiments.registry.model import ErrorClass, State
 from latentwire.experiments.registry.outcome import Outcome, finite, read_outcome
 from latentwire.files import digest, write_json
-
-if TYPE_CHECKING:
-    from latentwire.experiments.registry.registry import Registry
 
 #: our key → keys that old registries used for it
 _SPELLINGS = {
@@ -53,7 +50,7 @@ def old_entries(content: Any) -> Mapping[str, Mapping[str, Any]] | None:
     return kept if looks_old and (kept or content.get("experiments") == {}) else None
 
 
-def import_file(registry: Registry, path: Path) -> int:
+def import_file(layout: Layout, note: Note, path: Path) -> int:
     """Imports an old registry from a file, which stays as it is. Returns how many experiments it held.
 
     Raises:
@@ -68,24 +65,24 @@ def import_file(registry: Registry, path: Path) -> int:
     if entries is None:
         raise ArtefactError(f'{str(path)!r} is no registry of the old format ({{"experiments": {{name: {{"status": …}}}}}})')
     for name, entry in entries.items():
-        _import(registry, name, entry)
+        _import(layout, note, name, entry)
     return len(entries)
 
 
-def import_in_place(registry: Registry, text: str) -> None:
+def import_in_place(layout: Layout, note: Note, text: str) -> None:
     """Imports the file that lies where the view belongs, and moves it aside; one that cannot be read is set aside and named."""
-    view, target = registry.layout.view, registry.layout.legacy
+    view, target = layout.view, layout.legacy
     try:
         entries = old_entries(_loaded(text))
     except ValueError:
         entries = None
     if entries is None:
         target = view.with_name(view.name + CORRUPT)
-        registry.note(f"{str(view)!r} is neither a view nor a registry of the old format; set aside as {target.name}")
+        note(f"{str(view)!r} is neither a view nor a registry of the old format; set aside as {target.name}")
     for name, entry in (entries or {}).items():
-        _import(registry, name, entry)
+        _import(layout, note, name, entry)
     if entries is not None:
-        registry.note(f"imported {len(entries)} experiments of the old format; the file is kept as {target.name}")
+        note(f"imported {len(entries)} experiments of the old format; the file is kept as {target.name}")
     number = 1
     while target.exists():
         number += 1
@@ -96,11 +93,11 @@ def import_in_place(registry: Registry, text: str) -> None:
         return
 
 
-def _import(registry: Registry, old_name: str, entry: Mapping[str, Any]) -> None:
+def _import(layout: Layout, note: Note, old_name: str, entry: Mapping[str, Any]) -> None:
     """One experiment. Owner and id are made from the content, so importing twice, or in two clones, gives one event."""
     name = safe_name(old_name)
     owner = f"imported-{digest(old_name, json.dumps(entry, sort_keys=True, default=str))[:16]}"
-    events = read_events(registry.layout.events(name), note=registry.note)
+    events = read_events(layout.events(name), note=note)
     if any(event.owner == owner for event in events):
         return
     known, rest = _split(entry)
@@ -108,12 +105,12 @@ def _import(registry: Registry, old_name: str, entry: Mapping[str, Any]) -> None
     data: dict[str, Any] = {"imported": rest or None, "imported_name": old_name if old_name != name else None}
     if state is not State.PENDING:
         data |= {key: known[key] for key in ("gpu", "started", "ended", "job_id", "host", "log") if known.get(key) is not None}
-        data |= _judged(registry, name, state, known)
+        data |= _judged(layout, name, state, known)
     kind, generation = (PLAN, 0) if state is State.PENDING else (IMPORT, 1)
     content = _kept(data)
     # two clones may judge differently, for only one has the result file; what they write is then two events
     identity = digest(owner, json.dumps(content, sort_keys=True))[:16]
-    write_event(registry.layout, name, Event(kind, generation, identity, owner, "", content))
+    write_event(layout, name, Event(kind, generation, identity, owner, "", content))
 
 
 def _kept(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,16 +129,16 @@ def _split(entry: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return known, {key: value for key, value in entry.items() if key not in used}
 
 
-def _judged(registry: Registry, name: str, state: State, known: Mapping[str, Any]) -> dict[str, Any]:
+def _judged(layout: Layout, name: str, state: State, known: Mapping[str, Any]) -> dict[str, Any]:
     """The state that can be believed, with its reason."""
     exit_code = known.get("exit_code")
     data: dict[str, Any] = {"state": state.value, "exit_code": exit_code if isinstance(exit_code, int) else None}
     if state is State.COMPLETED:
-        path = _result_path(registry, name, known)
+        path = _result_path(layout, name, known)
         outcome = read_outcome(path) if path else Outcome("it was recorded completed with empty results")
         data |= {
             "state": (State.INVALID if outcome.problem else State.COMPLETED).value,
-            "result_file": registry.layout.relative(path) if path else None,
+            "result_file": layout.relative(path) if path else None,
             "result_sha256": outcome.sha256,
             "metrics": dict(outcome.metrics) or None,
             "reason": f"imported: {outcome.problem}" if outcome.problem else "imported",
@@ -155,17 +152,17 @@ def _judged(registry: Registry, name: str, state: State, known: Mapping[str, Any
     return data
 
 
-def _result_path(registry: Registry, name: str, known: Mapping[str, Any]) -> Path | None:
+def _result_path(layout: Layout, name: str, known: Mapping[str, Any]) -> Path | None:
     """The result file; results that stood in the registry itself get one."""
     named = known.get("result_file")
     if named is None and isinstance(known.get("results"), str):
         named = known["results"]
     if named:
-        return registry.layout.absolute(str(named))
+        return layout.absolute(str(named))
     results = known.get("results")
     if not any(finite(value) for value in _values(results)):
         return None
-    path = registry.layout.runs / "imported" / name / "results.json"
+    path = layout.runs / "imported" / name / "results.json"
     if not path.exists():
         write_json(path, results)
     return path

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentwire.errors import StaleClaimError, UnknownNameError, UsageError
+from latentwire.errors import StaleClaimError, UnknownNameError
 from latentwire.experiments.registry import events as kinds
 from latentwire.experiments.registry.events import Event, Note, new_event, note_on_stderr, one_line, read_events, write_event
 from latentwire.experiments.registry.fold import Folded, fold
@@ -20,6 +20,7 @@ from latentwire.experiments.registry.index import Entry, Index, folder_keys
 from latentwire.experiments.registry.jobs import Jobs, job_id, job_restarts
 from latentwire.experiments.registry.layout import Layout, check_name, is_name
 from latentwire.experiments.registry.leases import Lease, Leases, process_identity, process_is_gone
+from latentwire.experiments.registry.legacy import import_in_place
 from latentwire.experiments.registry.model import Attempt, ErrorClass, Experiment, State
 from latentwire.experiments.registry.outcome import finite, read_outcome, stamp
 from latentwire.experiments.registry.view import is_view, view_content
@@ -33,7 +34,7 @@ CHECK_FAILED = 3
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to work on one attempt. Storable as JSON: another process may go on with it.
+    """The right to work on one attempt.
 
     ``fresh``: a mark or another config has superseded all earlier attempts; what they left must not be gone on with.
     """
@@ -43,17 +44,6 @@ class Claim:
     owner: str
     lease_s: float
     fresh: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Claim:
-        """Raises ``UsageError`` where the content is no claim."""
-        try:
-            return cls(**content)
-        except TypeError:
-            raise UsageError(f"no claim: {one_line(content, 100)}; give what `start` has printed") from None
 
 
 class Registry:
@@ -289,9 +279,7 @@ class Registry:
         except FileNotFoundError:
             present = None
         if present is not None and not is_view(present):
-            from latentwire.experiments.registry.legacy import import_in_place
-
-            import_in_place(self, present.decode("utf-8", "replace"))
+            import_in_place(self.layout, self.note, present.decode("utf-8", "replace"))
             present = None
         entries = overview()
         content = view_content([entry.line for entry in entries])

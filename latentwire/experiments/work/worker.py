@@ -19,7 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 from latentwire.errors import LatentWireError, StaleClaimError, StoppedEarlyError
-from latentwire.experiments.failures.classes import ACTIONS, FOLLOWS, Action, SystemicStop, Verdict, classify
+from latentwire.experiments.failures.classes import ACTIONS, FOLLOWS, Action, Verdict, classify, systemic_stop
 from latentwire.experiments.registry.events import utc_now
 from latentwire.experiments.registry.model import ErrorClass, Experiment, State
 from latentwire.experiments.registry.registry import Claim, Registry
@@ -155,7 +155,7 @@ class Worker:
     def _stop_on_systemic_failure(self) -> None:
         """Counts what failed since this worker started, whichever worker it was: the place is the same for all of them."""
         attempts = [attempt for item in self.mine().values() for attempt in item.attempts if attempt.state is State.FAILED]
-        stop = SystemicStop().note_attempts(attempts, since=self.started)
+        stop = systemic_stop(attempts, since=self.started)
         if stop is not None:
             self.registry.rebuild_view()
             raise LatentWireError(f"{stop}; {self.summary}")
