@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from latentwire.bridges.base import Bridge, identity_of
+from latentwire.bridges.base import Bridge
 from latentwire.errors import MismatchError, UsageError
 from latentwire.messages.channel import Channel, Delivery
 from latentwire.messages.settings import Precision, as_precision
@@ -83,13 +83,7 @@ class Telepathy:
         chosen = bridge.message.precision if precision is None else as_precision(precision)
         if bridge.pair is None:
             raise MismatchError("this bridge does not say which models it connects; save it from a training run")
-        bridge.pair.check(
-            sender=identity_of(sender.source),
-            receiver=identity_of(receiver.source),
-            sender_layer=sender.layer,
-            sender_style=sender.prompter.style,
-            receiver_style=receiver.prompter.style,
-        )
+        bridge.pair.check_models(sender, receiver)
         self.sender, self.bridge, self.receiver, self.pair = sender, bridge, receiver, bridge.pair
         self.channel = Channel(bridge.message.model_copy(update={"precision": chosen}), receiver)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from latentwire.analysis.capacity.ceiling_search import Watch, interval
 from latentwire.analysis.message_views import nearest_ids, readable_ids
-from latentwire.analysis.recall_file import FACTS, READERS, RECALL_FILE, SCHEMA_VERSION, Recall, RecallPoint, write_recall
+from latentwire.analysis.recall_file import FACTS, READERS, RECALL_FILE, SCHEMA_VERSION, Recall, RecallPoint
 from latentwire.analysis.sources import bridge_provenance
 from latentwire.bridges.base import Bridge
 from latentwire.config import STAGE_ONE, RunConfig
@@ -33,6 +33,7 @@ from latentwire.data.task import load_task
 from latentwire.errors import DataError, UsageError
 from latentwire.evaluation.controls import derangement
 from latentwire.evaluation.run import load_parts, saved_config
+from latentwire.files import write_json
 from latentwire.messages.channel import Channel
 from latentwire.messages.spans import kinds_and_spans
 from latentwire.methods.base import Parts
@@ -105,7 +106,7 @@ def measure_recall(request: RecallRequest, *, watch: Watch = lambda what, done, 
             points.append(bench.point(source, own, reader))
     watch("recall", total, total)
     recall = Recall(schema_version=SCHEMA_VERSION, run=_measured(request, config, parts, asker, sources), points=points)
-    write_recall(request.folder / RECALL_FILE, recall)
+    write_json(request.folder / RECALL_FILE, recall)
     return recall
 
 

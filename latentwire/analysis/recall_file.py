@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, TypedDict
 
 from latentwire.analysis.capacity.file import Interval
-from latentwire.errors import ArtefactError
-from latentwire.files import read_json, write_json
 
 SCHEMA_VERSION = 1
 RECALL_FILE, FIGURE_FILE = "recall.json", "recall.png"
@@ -46,18 +43,3 @@ class Recall(TypedDict):
     schema_version: int
     run: dict[str, Any]
     points: list[RecallPoint]
-
-
-def write_recall(path: Path, recall: Recall) -> None:
-    """Writes the file whole or not at all."""
-    write_json(path, recall)
-
-
-def read_recall(path: Path) -> Recall:
-    """Raises ``ArtefactError`` where the file is missing, cut or of another schema."""
-    content = read_json(path, what="recall file")
-    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-        raise ArtefactError(
-            f"recall file {str(path)!r} is not of schema {SCHEMA_VERSION}; delete it and run `latentwire recall` again"
-        )
-    return content  # type: ignore[return-value]

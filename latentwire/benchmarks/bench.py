@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from latentwire.benchmarks.bench_file import BENCH_FILE, SCHEMA_VERSION, Bench, Ratio, RunFacts, write_bench
+from latentwire.benchmarks.bench_file import BENCH_FILE, SCHEMA_VERSION, Bench, Ratio, RunFacts
 from latentwire.benchmarks.latency import LONG_CONTEXT, TEXT_MOST, measure_latency
 from latentwire.benchmarks.memory import MemoryRequest, measure_memory
 from latentwire.benchmarks.pair import BenchPair, lengthened, load_bench_pair
@@ -21,6 +21,7 @@ from latentwire.benchmarks.training_speed import NANO_LEAST, SIZED_LEAST, measur
 from latentwire.bridges.base import identity_of
 from latentwire.data.task import Example
 from latentwire.errors import UnknownNameError, UsageError
+from latentwire.files import write_json
 from latentwire.models.device import hardware_summary
 from latentwire.provenance import git_state, versions
 
@@ -89,7 +90,7 @@ def run_bench(request: BenchRequest, *, watch: Watch = lambda what, done, total:
     for name in names:
         request.say(f"measuring: {name}")
         _MEASURED[name](request, pair, bench, watch)
-        write_bench(request.out_folder / BENCH_FILE, bench)
+        write_json(request.out_folder / BENCH_FILE, bench)
     return bench
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, TypedDict
 
 from latentwire.benchmarks.timing import PairedRatio, Spread, Times
-from latentwire.errors import ArtefactError
-from latentwire.files import read_json, write_json
 
 SCHEMA_VERSION = 1
 BENCH_FILE, FIGURE_FILE = "bench.json", "bench.png"
@@ -206,16 +203,3 @@ def timed_ratio(
     name, other = over
     found = times.ratio(name, other)
     return ratio_row(benchmark, f"{name} / {other}", case, found, len(times.wall_ms[name]), most=most, least=least)
-
-
-def write_bench(path: Path, bench: Bench) -> None:
-    """Writes the file whole or not at all."""
-    write_json(path, bench)
-
-
-def read_bench(path: Path) -> Bench:
-    """Raises ``ArtefactError`` where the file is missing, cut or of another schema."""
-    content = read_json(path, what="benchmark file")
-    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-        raise ArtefactError(f"benchmark file {str(path)!r} is not of schema {SCHEMA_VERSION}; run `latentwire bench` again")
-    return content  # type: ignore[return-value]

@@ -12,11 +12,9 @@ from latentwire.benchmarks.bench_file import LatencyCase, MethodTimes, Ratio, ti
 from latentwire.benchmarks.floor import Floor, prepare_floor
 from latentwire.benchmarks.pair import METHODS, NOTE_TOKENS, BenchPair
 from latentwire.benchmarks.stages import measure_stages
-from latentwire.benchmarks.timing import Candidate, Times, count_flops, measure
+from latentwire.benchmarks.timing import Advance, Candidate, Times, count_flops, measure
 from latentwire.data.task import Example
 from latentwire.methods.base import Method
-
-Advance = Callable[[int, int], None]
 
 #: the bridge's path over the floor at most, by batch size; the relay over the bridge at least; see docs/performance.md
 FLOOR_MOST, FLOOR_MOST_BATCHED, RELAY_LEAST, TEXT_MOST = 1.15, 1.10, 8.0, 1.0

@@ -14,13 +14,11 @@ import torch
 from latentwire.benchmarks.bench_file import Curve, Point
 from latentwire.benchmarks.pair import BenchPair
 from latentwire.benchmarks.scoring import option_texts
-from latentwire.benchmarks.timing import Candidate, loglog_slope, measure, timed
+from latentwire.benchmarks.timing import Advance, Candidate, loglog_slope, measure, timed
 from latentwire.messages.channel import Channel
 from latentwire.models.sender import lower_blocks
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.models.tokens import pad_right
-
-Advance = Callable[[int, int], None]
 
 CONTEXT_TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 SOFT_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

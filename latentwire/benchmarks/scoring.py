@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from latentwire.benchmarks.bench_file import OptionsCase, Ratio, timed_ratio
 from latentwire.benchmarks.floor import causal_pass, embedded, tree_pass
 from latentwire.benchmarks.pair import BenchPair
-from latentwire.benchmarks.timing import measure
+from latentwire.benchmarks.timing import Advance, measure
 from latentwire.data.tinyworld.lexicon import COLOURS, ITEMS
 from latentwire.messages.channel import Channel
-
-Advance = Callable[[int, int], None]
 
 #: asked of the trie over the bare pass at most, and of the separate passes over the trie at least
 BARE_MOST, SEPARATE_LEAST = 1.2, 10.0

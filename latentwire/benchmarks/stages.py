@@ -23,10 +23,10 @@ import torch
 
 from latentwire.benchmarks.bench_file import Stages
 from latentwire.benchmarks.pair import BenchPair
-from latentwire.benchmarks.timing import synchronise
 from latentwire.data.task import Example
 from latentwire.messages.channel import Channel
 from latentwire.methods.base import Method
+from latentwire.models.device import synchronise
 
 STAGES = ("tokenise", "sender", "bridge", "message", "receiver", "decode")
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from latentwire.benchmarks.bench_file import Ratio, ThroughputCase, ratio_row
 from latentwire.benchmarks.pair import BenchPair
-from latentwire.benchmarks.timing import measure, paired_ratio
+from latentwire.benchmarks.timing import Advance, measure, paired_ratio
 from latentwire.evaluation.evaluator import EvaluationSettings, predict_all
-
-Advance = Callable[[int, int], None]
 
 BATCHED_LEAST = 10.0
 #: single rows that stand against one batch in each repetition

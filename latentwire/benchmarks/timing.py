@@ -19,11 +19,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from latentwire.models.device import synchronise
+
 LEAST_REPETITIONS = 30
 _RESAMPLES = 2000
 
 #: called with the number of the repetition, so that every candidate works on the same rows in the same repetition
 Candidate = Callable[[int], object]
+#: called with how many repetitions are done, and of how many
 Advance = Callable[[int, int], None]
 
 
@@ -139,14 +142,6 @@ def timed(candidate: Candidate, turn: int, device: torch.device) -> Sample:
     synchronise(device)
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu_started
     return Sample(1000 * wall, 1000 * cpu, events[0].elapsed_time(events[1]) if events else None)
-
-
-def synchronise(device: torch.device) -> None:
-    """Waits until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 @contextmanager

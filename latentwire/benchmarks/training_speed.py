@@ -10,7 +10,7 @@ Shapes: B rows, S sender tokens, T receiver tokens, D_r receiver width.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from latentwire.benchmarks.bench_file import Ratio, TrainingCase, ratio_row
 from latentwire.benchmarks.pair import BenchPair
-from latentwire.benchmarks.timing import count_flops, measure
+from latentwire.benchmarks.timing import Advance, count_flops, measure
 from latentwire.bridges.base import Bridge
 from latentwire.config import FirstStage, RunConfig, Terms
 from latentwire.data.task import Example
@@ -33,8 +33,6 @@ from latentwire.training.bundles import RowBundles
 from latentwire.training.features import FeatureCache
 from latentwire.training.learners import BridgeLearner
 from latentwire.training.trainer import Trainer, make_optimiser
-
-Advance = Callable[[int, int], None]
 
 #: rows per second over those of the paper's procedure at least
 NANO_LEAST, SIZED_LEAST = 3.0, 5.0

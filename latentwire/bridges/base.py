@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from latentwire.errors import ArtefactError, MismatchError
 from latentwire.files import read_json, replacing, write_json
 from latentwire.messages.settings import MessageSettings
-from latentwire.models.sender import Layer, SenderStates
+from latentwire.models.receiver import Receiver
+from latentwire.models.sender import Layer, Sender, SenderStates
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.schema import Schema, validated
 
@@ -166,6 +167,16 @@ class BridgePair(Schema):
                     f"this bridge was trained with {what} {trained} of {trained_name!r}, given are {given} of {given_name!r}; "
                     "load the models named in its config.json or train a bridge for this pair"
                 )
+
+    def check_models(self, sender: Sender, receiver: Receiver) -> None:
+        """As ``check``, for loaded models."""
+        self.check(
+            sender=identity_of(sender.source),
+            receiver=identity_of(receiver.source),
+            sender_layer=sender.layer,
+            sender_style=sender.prompter.style,
+            receiver_style=receiver.prompter.style,
+        )
 
 
 class Bridge(nn.Module):

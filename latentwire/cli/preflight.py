@@ -47,7 +47,7 @@ def preflight(
 
     Exit code 3 when a check failed. (`latentwire experiments preflight` checks the place: disk, packages, models, git.)
     """
-    from latentwire.analysis.preflight.run import STATIC_FACTOR, PreflightRequest, subject
+    from latentwire.analysis.preflight.run import PreflightRequest, subject
     from latentwire.analysis.preflight.run import preflight as checked
 
     if config is not None and bridge is not None:
@@ -81,11 +81,11 @@ def preflight(
         emit_json({"verdict": worst, "tasks": [report.as_dict() for report in reports]})
     else:
         for number, report in enumerate(reports):
-            print("\n" * bool(number) + _page(report, rows, STATIC_FACTOR * rows))
+            print("\n" * bool(number) + _page(report))
     _refuse(reports)
 
 
-def _page(report: Report, rows: int, static_rows: int) -> str:
+def _page(report: Report) -> str:
     """The findings on one task, the verdict last."""
     lines = [f"{report.task}: {report.sender} → {report.bridge} → {report.receiver}", ""]
     for check in report.checks:

@@ -23,6 +23,7 @@ from latentwire.evaluation.results import ResultRow
 from latentwire.evaluation.rows import chance_level, result_rows
 from latentwire.files import digest
 from latentwire.methods.base import AS_THE_TASK_SAYS, Method, Prediction
+from latentwire.models.device import synchronise
 
 
 @dataclass(frozen=True)
@@ -203,22 +204,12 @@ def measure_latencies(
     for turn in range(wanted):
         example = examples[turn % len(examples)]
         for method in methods:
-            _synchronise(method)
+            synchronise(method.parts.receiver.device)
             started = time.perf_counter()
             method.predict([example], max_new_tokens=task.config.max_new_tokens)
-            _synchronise(method)
+            synchronise(method.parts.receiver.device)
             times[method.label].append(1000 * (time.perf_counter() - started))
     return {label: statistics.median(values[settings.latency_warmup_rows :]) for label, values in times.items()}
-
-
-def _synchronise(method: Method) -> None:
-    import torch
-
-    device = method.parts.receiver.device
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def row_hash(example: Example) -> str:

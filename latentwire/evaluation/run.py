@@ -41,13 +41,7 @@ def load_parts(config: RunConfig, bridge: Bridge | None, *, device: str | None, 
     sender, receiver = load_pair(config, device=device, full_sender=writer)
     if bridge is not None:
         if bridge.pair is not None:
-            bridge.pair.check(
-                sender=identity_of(sender.source),
-                receiver=identity_of(receiver.source),
-                sender_layer=sender.layer,
-                sender_style=sender.prompter.style,
-                receiver_style=receiver.prompter.style,
-            )
+            bridge.pair.check_models(sender, receiver)
         bridge = bridge.to(receiver.device)
     return Parts(sender, receiver, bridge)
 

@@ -20,11 +20,11 @@ from latentwire.experiments.registry.legacy import import_file
 from latentwire.experiments.registry.model import ErrorClass, State
 from latentwire.experiments.registry.registry import Claim, Registry
 from latentwire.experiments.terminal import print_json, run_guarded
+from latentwire.experiments.work.workspace import log_tail
 
 #: of a bare `start`, whose holder sends no heartbeats
 BARE_LEASE_S = 24 * 3600.0
 CHECK_FOUND = 3
-LOG_TAIL_BYTES = 256 * 1024
 
 
 def parser() -> argparse.ArgumentParser:
@@ -174,13 +174,15 @@ def _from_here(path: str | None) -> str | None:
 
 
 def _fail(registry: Registry, flags: argparse.Namespace) -> int:
-    from latentwire.experiments.failures.classes import classify
+    from latentwire.experiments.failures.classes import classify, classify_message
 
     claim = _claim(registry, flags)
-    # a message without the name of its exception, which is what most classes are known by, is tried with one too
-    texts = [_tail(flags.log)] if flags.log else [flags.error or "", f"RuntimeError: {flags.error}"]
-    verdicts = [classify(exit_code=flags.exit_code, log_text=text) for text in texts]
-    verdict = next((found for found in verdicts if found.error_class is not ErrorClass.UNKNOWN), verdicts[0])
+    if flags.log and not Path(flags.log).exists():
+        raise ArtefactError(f"log {flags.log!r} does not exist")
+    if flags.log:
+        verdict = classify(exit_code=flags.exit_code, log_text=log_tail(Path(flags.log)))
+    else:
+        verdict = classify_message(flags.error or "", flags.exit_code)
     error_class = ErrorClass(flags.error_class) if flags.error_class else verdict.error_class
     error = flags.error or (f"{verdict.message} at {verdict.where}" if verdict.where else verdict.message)
     state = registry.fail(claim, error=error, error_class=error_class, exit_code=flags.exit_code)
@@ -193,17 +195,6 @@ def _ended(name: str, state: State, wanted: State, words: str) -> int:
         raise StaleClaimError(f"{name} has ended already: {state.value}; nothing was changed")
     print(f"{name} {words}")
     return 0
-
-
-def _tail(path: str | None) -> str:
-    if path is None:
-        return ""
-    try:
-        with Path(path).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            return file.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        raise ArtefactError(f"log {path!r} does not exist") from None
 
 
 def _preempt(registry: Registry, flags: argparse.Namespace) -> int:

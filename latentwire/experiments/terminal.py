@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from latentwire.errors import LatentWireError
 from latentwire.experiments.registry.model import State
@@ -45,10 +45,10 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def coloured(text: str, state: str, stream: TextIO | None = None) -> str:
+def coloured(text: str, state: str) -> str:
     """The text in the colour of a state, on a terminal that wants colours."""
-    colour, to = _COLOURS.get(state), stream or sys.stdout
-    wanted = to.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    colour = _COLOURS.get(state)
+    wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return f"\033[{colour}m{text}\033[0m" if colour and wanted else text
 
 

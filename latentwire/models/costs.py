@@ -34,13 +34,6 @@ def sender_bytes(source: ModelSource, layer: int, dtype: str | None, device: tor
     return _weight_bytes(model, dtype, device)
 
 
-def kv_cache_bytes(source: ModelSource, tokens: int, dtype: torch.dtype) -> int:
-    """Keys and values of ``tokens`` positions in one row."""
-    config = source.config
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * int(config.num_hidden_layers) * int(config.num_key_value_heads) * int(head_dim) * tokens * dtype.itemsize
-
-
 def _weight_bytes(model: nn.Module, dtype: str | None, device: torch.device) -> int:
     """Linear layers but for the LM head may be quantised; all else is in the format of the activations."""
     count = sum(parameter.numel() for parameter in model.parameters())

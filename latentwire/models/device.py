@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -12,7 +12,6 @@ from torch import nn
 from latentwire.errors import UsageError
 
 Model = TypeVar("Model", bound=nn.Module)
-DTypeName = Literal["float32", "bfloat16", "float16", "int8", "int4"]
 #: formats of the weights of linear layers alone (bytes of one weight); all else is in bfloat16
 QUANTISED = {"int8": 1.0, "int4": 0.5}
 _DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -89,3 +88,11 @@ def hardware_summary(device: torch.device) -> dict[str, object]:
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {"device": str(device), "name": name, "threads": torch.get_num_threads(), "system": platform.system()}
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

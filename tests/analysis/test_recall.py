@@ -9,8 +9,9 @@ import torch
 
 from latentwire.analysis.message_views import nearest_ids, readable_ids
 from latentwire.analysis.recall import Asker, RecallRequest, facts_of, measure_recall, share_found
-from latentwire.analysis.recall_file import RecallPoint, read_recall
+from latentwire.analysis.recall_file import RecallPoint
 from latentwire.errors import ArtefactError, DataError, UsageError
+from latentwire.files import read_json
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.training.pretraining import control_tokens, prepare_texts
@@ -77,7 +78,7 @@ def test_the_texts_own_embeddings_read_like_the_text(receiver: Receiver) -> None
 
 def test_a_stage_one_is_asked_by_its_control_tokens(stage_one: Path, texts: Path) -> None:
     found = measure_recall(RecallRequest(stage_one, texts=[str(texts)], rows=6, most_tokens=16))
-    assert read_recall(stage_one / "recall.json") == found
+    assert read_json(stage_one / "recall.json", what="recall file") == found
     assert found["run"]["asked_by"] == "control tokens"
     message, shuffled, text = found["points"]
     assert [point["reader"] for point in found["points"]] == ["message", "shuffled", "text"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from latentwire.benchmarks.bench_file import BENCH_FILE, Ratio, read_bench
+from latentwire.benchmarks.bench_file import BENCH_FILE, Ratio
+from latentwire.files import read_json
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ratio]:
         chosen = [part for name in names for part in ("--benchmark", name)]
         out = folder / task
         run("bench", str(folder), *chosen, "--batch_sizes", "16", "--task", task, "--threads", "1", "--out", str(out))
-        ratios |= {f"{ratio['name']} · {ratio['case']}": ratio for ratio in read_bench(out / BENCH_FILE)["ratios"]}
+        ratios |= {
+            f"{ratio['name']} · {ratio['case']}": ratio for ratio in read_json(out / BENCH_FILE, what="benchmark file")["ratios"]
+        }
     return ratios
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, TypedDict
-
-from latentwire.errors import ArtefactError
-from latentwire.files import read_json, write_json
 
 SCHEMA_VERSION = 1
 CAPACITY_FILE, FIGURE_FILE, CEILING_FILE = "capacity.json", "capacity.png", "capacity-ceiling.json"
@@ -115,18 +111,3 @@ class Capacity(TypedDict):
     best: Best
     ceiling: Ceiling | None
     places: list[LossPlace]
-
-
-def write_capacity(path: Path, capacity: Capacity) -> None:
-    """Writes the file whole or not at all."""
-    write_json(path, capacity)
-
-
-def read_capacity(path: Path) -> Capacity:
-    """Raises ``ArtefactError`` where the file is missing, cut or of another schema."""
-    content = read_json(path, what="capacity file")
-    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-        raise ArtefactError(
-            f"capacity file {str(path)!r} is not of schema {SCHEMA_VERSION}; delete it and run `latentwire capacity` again"
-        )
-    return content  # type: ignore[return-value]

@@ -28,7 +28,6 @@ from latentwire.analysis.capacity.file import (
     CeilingPoint,
     CurvePoint,
     LossPlace,
-    write_capacity,
 )
 from latentwire.analysis.capacity.probe import SenderProbe, training_codes
 from latentwire.analysis.capacity.reading import Code, Reading, check_lengths, examples, read_messages, read_text, send
@@ -38,6 +37,7 @@ from latentwire.config import RunConfig
 from latentwire.errors import ArtefactError, UsageError
 from latentwire.evaluation.controls import applicable, build_control
 from latentwire.evaluation.run import load_parts, saved_config
+from latentwire.files import write_json
 from latentwire.methods.base import SOFT_CONTROLS, Parts
 from latentwire.training.run import ARTEFACT_FOLDER
 
@@ -124,7 +124,7 @@ def measure_capacity(request: CapacityRequest, *, watch: Watch = lambda what, do
         ceiling=ceiling,
         places=[loss_place(length, alphabet, *of_length, ceiling=ceiling) for length, of_length in readings.items()],
     )
-    write_capacity(request.folder / CAPACITY_FILE, capacity)
+    write_json(request.folder / CAPACITY_FILE, capacity)
     return capacity
 
 

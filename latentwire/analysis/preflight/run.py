@@ -62,7 +62,6 @@ class PreflightRequest:
     models: bool = True
     device: str | None = None
     allowed: Sequence[str] = ()
-    limits: Sequence[LimitEntry] | None = None
     say: Say = lambda line: None
     advance: Callable[[int], None] = lambda rows: None
 
@@ -108,7 +107,7 @@ def preflight(request: PreflightRequest) -> list[Report]:
     config = request.config
     tasks = [load_task(name, config.variant) for name in config.task]
     sender, receiver = load_prompters(config)
-    entries = read_limits() if request.limits is None else request.limits
+    entries = read_limits()
     posed_tasks = []
     for task in tasks:
         request.say(f"{task.name}: rows and prompts")

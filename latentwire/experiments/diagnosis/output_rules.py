@@ -29,13 +29,13 @@ _TARGET_TOO_LONG = re.compile(r"the target has (\d+) tokens .*max_new_tokens is 
 _OPTIONS_TOO_LONG = re.compile(r"what is never cut \(options, question, cue\) has (\d+) tokens")
 
 
-def show_row(case: Case, row: int | None = None, split: str = "train") -> str:
-    """The command that prints what both models get of one row."""
+def show_row(case: Case, split: str = "train") -> str:
+    """The command that prints what both models get of the first row."""
     task = case.worst.task if case.worst else next(iter(tasks_of(case.run.config)), "TASK")
     named = next((name for name in tasks_of(case.run.config) if task in name), task)
     data = case.setting("data.data_dir")
     folder = f" --data_dir {shlex.quote(str(data))}" if data else ""
-    return f"latentwire tasks show {shlex.quote(named)} --split {split} --row {row or 0}{folder}"
+    return f"latentwire tasks show {shlex.quote(named)} --split {split} --row 0{folder}"
 
 
 @register

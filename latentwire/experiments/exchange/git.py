@@ -47,9 +47,9 @@ class Git:
             raise GitError(f"git {' '.join(arguments[:2])} failed: {said or f'exit code {done.returncode}'}")
         return done.stdout
 
-    def ok(self, *arguments: str, index: Path | None = None) -> bool:
+    def ok(self, *arguments: str) -> bool:
         """Whether a command succeeds."""
-        return self._run(arguments, None, index).returncode == 0
+        return self._run(arguments, None, None).returncode == 0
 
     def _run(self, arguments: Sequence[str], stdin: str | None, index: Path | None) -> subprocess.CompletedProcess[bytes]:
         environment = {**self.environment, **({"GIT_INDEX_FILE": str(index)} if index else {})}

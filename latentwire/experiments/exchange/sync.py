@@ -32,15 +32,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Upstream:
-    """Where a branch is pushed to."""
+    """Where the checked-out branch is pushed to."""
 
-    branch: str
     remote: str
-    remote_branch: str
+    branch: str
 
     @property
     def ref(self) -> str:
-        return f"refs/remotes/{self.remote}/{self.remote_branch}"
+        return f"refs/remotes/{self.remote}/{self.branch}"
 
 
 def push_results(registry: Registry, *, say: Say = note_on_stderr) -> str:
@@ -166,7 +165,7 @@ def _upstream(git: Git) -> Upstream | None:
         return None
     configured = [git("config", "--default", "", f"branch.{branch}.{key}").strip() for key in ("remote", "merge")]
     remote = configured[0] or ("origin" if "origin" in remotes else remotes[0])
-    return Upstream(branch, remote, configured[1].replace("refs/heads/", "", 1) or branch)
+    return Upstream(remote, configured[1].replace("refs/heads/", "", 1) or branch)
 
 
 def _integrate(git: Git, registry: Registry, upstream: Upstream, *, take_code: bool) -> str:
@@ -196,7 +195,7 @@ def _integrate(git: Git, registry: Registry, upstream: Upstream, *, take_code: b
 def _fetch(git: Git, upstream: Upstream) -> str | None:
     """Upstream's newest commit, or None where it does not have the branch yet."""
     try:
-        git("fetch", "--quiet", upstream.remote, f"+refs/heads/{upstream.remote_branch}:{upstream.ref}")
+        git("fetch", "--quiet", upstream.remote, f"+refs/heads/{upstream.branch}:{upstream.ref}")
     except GitError as error:
         if "couldn't find remote ref" in str(error):
             return None
@@ -226,11 +225,11 @@ def _move(git: Git, here: str, commit: str, runs: str) -> bool:
 
 def _push(git: Git, upstream: Upstream, commit: str) -> str:
     try:
-        git("push", "--quiet", upstream.remote, f"{commit}:refs/heads/{upstream.remote_branch}")
+        git("push", "--quiet", upstream.remote, f"{commit}:refs/heads/{upstream.branch}")
     except GitError as error:
         quicker = any(words in str(error) for words in ("fetch first", "non-fast-forward", "cannot lock ref"))
         raise _TryAgainError("somebody else has pushed first" if quicker else str(error)) from None
-    return f"pushed to {upstream.remote}/{upstream.remote_branch}"
+    return f"pushed to {upstream.remote}/{upstream.branch}"
 
 
 @contextmanager

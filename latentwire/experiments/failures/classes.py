@@ -89,7 +89,6 @@ def classify(
     exit_code: int | None,
     log_text: str = "",
     exception: BaseException | None = None,
-    signal: int | None = None,
 ) -> Verdict:
     """Why a process ended.
 
@@ -97,11 +96,10 @@ def classify(
         exit_code: as the shell or ``subprocess`` gives it: above 128 or below 0 it stands for a signal. None: not known.
         log_text: what this attempt wrote; of a log that several attempts share, give the part since this one began.
         exception: where it was caught in this process. It decides alone.
-        signal: number of the signal that ended the process or was sent to it.
     """
     if exception is not None:
         return of_exception(exception)
-    number = signal if signal is not None else _signal_of(exit_code)
+    number = _signal_of(exit_code)
     found = last_error(log_text)
     if exit_code == PREEMPTED_EXIT_CODE:
         what = found.verdict.message if found is not None and found.verdict.error_class is ErrorClass.PREEMPTED else ""
@@ -122,6 +120,14 @@ def classify(
     return Verdict(
         ErrorClass.UNKNOWN, f"{code}, no known error; the log ends: {ending}" if ending else f"{code}, nothing in the log"
     )
+
+
+def classify_message(message: str, exit_code: int | None) -> Verdict:
+    """Why a process ended of which only a message is kept: without the name of its exception, which is what most classes are
+    known by, it is tried with one too.
+    """
+    verdicts = [classify(exit_code=exit_code, log_text=text) for text in (message, f"RuntimeError: {message}")]
+    return next((found for found in verdicts if found.error_class is not ErrorClass.UNKNOWN), verdicts[0])
 
 
 def _signal_of(exit_code: int | None) -> int | None:

@@ -182,10 +182,7 @@ def _values(content: Any) -> list[Any]:
 
 
 def _class(known: Mapping[str, Any]) -> ErrorClass:
-    from latentwire.experiments.failures.classes import classify
+    from latentwire.experiments.failures.classes import classify_message
 
     code = known.get("exit_code")
-    code, error = code if isinstance(code, int) else None, str(known.get("error") or "")
-    # old registries kept the message without the name of the exception, which is what most classes are known by
-    found = (classify(exit_code=code, log_text=text).error_class for text in (error, f"RuntimeError: {error}"))
-    return next((error_class for error_class in found if error_class is not ErrorClass.UNKNOWN), ErrorClass.UNKNOWN)
+    return classify_message(str(known.get("error") or ""), code if isinstance(code, int) else None).error_class
