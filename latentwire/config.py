@@ -322,7 +322,7 @@ def read_mapping(path: Path, *, what: str) -> dict[str, Any]:
 
 
 def build_config(content: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str) -> RunConfig:
-    """A config from a mapping; the bridge's own settings are checked too."""
+    """A config from a mapping; the bridge's own settings are checked too. Raises ``ConfigError`` where a setting does not fit."""
     from latentwire.bridges import bridge_config
 
     tree: dict[str, Any] = {**content}

@@ -132,7 +132,10 @@ class Telepathy:
 
     @torch.no_grad()
     def send(self, contexts: Sequence[str]) -> Message:
-        """One message per context. Raises ``DataError`` for an empty context or one longer than the sender reads."""
+        """One message per context.
+
+        Raises ``DataError`` for an empty context or one longer than the sender reads, ``UsageError`` for what is no list of texts.
+        """
         if isinstance(contexts, str) or not contexts:
             raise UsageError("send takes a non-empty list of texts, for example wire.send(['Maria left 47 apples in Lisbon.'])")
         texts = [self.pair.sender_prompt.replace("{context}", text) for text in contexts]
@@ -140,7 +143,10 @@ class Telepathy:
         return Message.of(self.channel.deliver(self.channel.written(soft, texts)))
 
     def ask(self, message: Message, questions: Sequence[str], *, max_new_tokens: int = 64) -> list[str]:
-        """One answer per context; give one question for each, or a single one for all."""
+        """One answer per context; give one question for each, or a single one for all.
+
+        Raises ``UsageError`` for any other number.
+        """
         if isinstance(questions, str):
             questions = [questions]
         if len(questions) == 1:

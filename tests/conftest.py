@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pytest
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from latentwire.models.receiver import Receiver
 
 install_import_hook("latentwire", "beartype.beartype")
 
@@ -31,6 +35,14 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Receiver:
+    """The embedded receiver, loaded for the module."""
+    from latentwire.models.receiver import load_receiver
+
+    return load_receiver("nano-mistral", device="cpu")
 
 
 @pytest.fixture(scope="session")

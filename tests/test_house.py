@@ -13,35 +13,26 @@ from latentwire.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "latentwire"
-#: room → rooms it may import from (besides itself and the plain modules everybody needs)
+_CONFIG = {"config", "bridges", "messages", "models", "data"}
+_EVALUATION = {"evaluation", "methods", "training"} | _CONFIG
+#: room, or module beside the rooms → what it may import from (besides itself and the plain modules everybody needs)
 ALLOWED: dict[str, set[str]] = {
     "data": set(),
     "models": set(),
     "messages": {"models"},
     "bridges": {"messages", "models"},
-    "training": {"bridges", "messages", "models", "data"},
-    "methods": {"bridges", "messages", "models", "data", "training"},
-    "evaluation": {"methods", "training", "bridges", "messages", "models", "data"},
-    "analysis": {"evaluation", "methods", "training", "bridges", "messages", "models", "data"},
-    "benchmarks": {"evaluation", "methods", "training", "bridges", "messages", "models", "data"},
+    "config": {"bridges", "messages", "data"},
+    "training": _CONFIG,
+    "methods": {"training"} | _CONFIG,
+    "evaluation": _EVALUATION,
+    "analysis": _EVALUATION,
+    "benchmarks": _EVALUATION,
     "report": {"analysis", "benchmarks", "evaluation"},
-    "experiments": {"evaluation", "methods", "training", "bridges", "models", "data"},
-    "cli": {
-        "experiments",
-        "report",
-        "analysis",
-        "benchmarks",
-        "evaluation",
-        "methods",
-        "training",
-        "bridges",
-        "messages",
-        "models",
-        "data",
-        "telepathy",
-    },
+    "telepathy": {"bridges", "messages", "models"},
+    "experiments": _EVALUATION,
+    "cli": {"experiments", "report", "analysis", "benchmarks", "telepathy"} | _EVALUATION,
 }
-PLAIN = {"config", "schema", "prompts", "files", "hub", "errors", "processes", "provenance", "seeding"}
+PLAIN = {"schema", "prompts", "files", "hub", "errors", "processes", "provenance", "seeding"}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -53,11 +44,23 @@ def imports_of(path: Path) -> set[str]:
     return rooms
 
 
+def modules_of(room: str) -> list[Path]:
+    module = PACKAGE / f"{room}.py"
+    return [module] if module.exists() else sorted((PACKAGE / room).rglob("*.py"))
+
+
 @pytest.mark.parametrize("room", sorted(ALLOWED))
 def test_arrows_point_down(room: str) -> None:
-    for path in (PACKAGE / room).rglob("*.py"):
+    for path in modules_of(room):
         upward = imports_of(path) - ALLOWED[room] - {room} - PLAIN
         assert not upward, f"{path.relative_to(ROOT)} imports from {upward}"
+
+
+def test_plain_modules_need_no_room_and_every_module_has_its_place() -> None:
+    for name in PLAIN:
+        assert imports_of(PACKAGE / f"{name}.py") <= PLAIN, name
+    beside = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert beside - {"__init__", "__main__"} == PLAIN | set(ALLOWED)
 
 
 def test_no_module_outgrows_a_head() -> None:

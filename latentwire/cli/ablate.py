@@ -6,13 +6,12 @@ from pathlib import Path
 
 import typer
 
-from latentwire.cli.console import emit_json, parse_seeds, say
+from latentwire.cli.console import SEEDS, emit_json, parse_seeds, say
 from latentwire.cli.train import CONFIG, DEVICE, SET
 
 VARY = typer.Option(
     ..., "--vary", metavar="KEY=VALUE,VALUE", help="Values to try instead of the config's, for example training.terms.align=0,0.1."
 )
-SEEDS = typer.Option(None, "--seeds", help="Seeds, comma-separated; default: that of the config.")
 GRID = typer.Option(False, "--grid", help="Every combination of all --vary; without it, one change at a time.")
 OUT = typer.Option(None, "--out", help="Folder; default: runs/ablate-CONFIG. The same command goes on where it stopped.")
 JSON = typer.Option(False, "--json", help="Print the comparison as JSON on stdout.")

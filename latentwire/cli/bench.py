@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from latentwire.cli.console import Watch, emit_json, numbers, say
+from latentwire.cli.console import DEVICE, emit_json, numbers, say, watching
 from latentwire.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ THREADS = typer.Option(None, "--threads", help="CPU threads of torch; default: a
 COMPILE = typer.Option(False, "--compile", help="Compile both models' passes, for the methods and the floor alike.")
 SIZED = typer.Option(False, "--sized", help="A random 100 M + 60 M pair, made on the spot.")
 MOST_SIZE = typer.Option(None, "--most_size", help="Leave larger sizes out of the curves.")
-DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
 OUT = typer.Option(None, "--out", help="Folder for bench.json and bench.png; default: the run folder.")
 STRICT = typer.Option(False, "--strict", help="Exit with 3 where a ratio misses what is asked of it.")
 JSON = typer.Option(False, "--json", help="Print bench.json on stdout.")
@@ -97,11 +96,8 @@ def _measured(request: BenchRequest, *, strict: bool, as_json: bool) -> None:
     from latentwire.report.bench import bench_tables, draw_bench, missed
     from latentwire.report.tables import print_tables
 
-    watch = Watch()
-    try:
+    with watching() as watch:
         found = run_bench(request, watch=watch)
-    finally:
-        watch.close()
     draw_bench(found, request.out_folder / FIGURE_FILE)
     if as_json:
         emit_json(found)

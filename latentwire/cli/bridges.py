@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from latentwire.cli.console import emit_json
+from latentwire.cli.console import JSON, emit_json
 
 CONFIG = typer.Argument("configs/nano.yaml", help="Run config whose pair, sender layer and message format count.")
 SET = typer.Option(
     None, "--set", metavar="KEY=VALUE", help="Override one setting; settings of a bridge apply to that bridge alone. Repeatable."
 )
 CONTEXT_TOKENS = typer.Option(64, "--context_tokens", min=1, max=1_000_000, help="Sender tokens of the context.")
-JSON = typer.Option(False, "--json", help="Print as JSON on stdout.")
 
 
 def bridges(config: str = CONFIG, set_: list[str] | None = SET, context_tokens: int = CONTEXT_TOKENS, as_json: bool = JSON) -> None:

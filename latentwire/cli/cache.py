@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from latentwire.cli.console import emit_json, gib
+from latentwire.cli.console import JSON, emit_json, gib
 
 app = typer.Typer(help="Look at or empty the cache of sender states.", no_args_is_help=True)
-JSON = typer.Option(False, "--json", help="Print as JSON on stdout.")
 YES = typer.Option(False, "--yes", help="Do not ask.")
 
 

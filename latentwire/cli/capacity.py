@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from latentwire.cli.console import Watch, emit_json, numbers, say
+from latentwire.cli.console import DEVICE, emit_json, numbers, say, watching
 
 RUN = typer.Argument(help="Run folder with a trained bridge, for example runs/demo.", show_default=False)
 LENGTHS = typer.Option("1,2,4,8,16,24,32", "--lengths", help="Symbols in a code.")
@@ -30,7 +30,6 @@ RECEIVER_PROMPT = typer.Option(
 )
 SEED = typer.Option(0, "--seed", help="Which codes are drawn.")
 BATCH_SIZE = typer.Option(64, "--batch_size", help="Codes at once; changes speed and memory, not results.")
-DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
 OUT = typer.Option(None, "--out", help="Folder for capacity.json and capacity.png; default: the run folder.")
 JSON = typer.Option(False, "--json", help="Print capacity.json on stdout.")
 
@@ -91,11 +90,8 @@ def capacity(
         batch_size=batch_size,
         out=out,
     )
-    watch = Watch()
-    try:
+    with watching() as watch:
         measured = measure_capacity(request, watch=watch)
-    finally:
-        watch.close()
     draw_capacity(measured, request.folder / FIGURE_FILE)
     if as_json:
         emit_json(measured)

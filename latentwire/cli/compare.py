@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from latentwire.cli.console import emit_json, listed, parse_seeds, progress, say, stop_on_signals
+from latentwire.cli.console import DEVICE, SEEDS, emit_json, listed, parse_seeds, progress, say, stop_on_signals
 from latentwire.cli.evaluate import check_results
 from latentwire.errors import UnknownNameError
 
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
 CONFIG = typer.Argument(help="Run config: pair, bridge, training settings and data budget for all methods.", show_default=False)
 TASKS = typer.Option(None, "--tasks", help="Task names or YAML paths, comma-separated; default: those of the config.")
 METHODS = typer.Option("all", "--methods", help="Method names, comma-separated, or all; module:Class for your own.")
-SEEDS = typer.Option(None, "--seeds", help="Seeds, comma-separated; default: that of the config.")
 SET = typer.Option(None, "--set", help="Override a setting of the config: key.path=value. Repeatable.")
 METHOD_SET = typer.Option(None, "--method_set", help="Override a setting of the baselines: shots=3, rank=16. Repeatable.")
 OUT = typer.Option(None, "--out", help="Folder; default: runs/compare-CONFIG. The same command goes on where it stopped.")
 MAX_SAMPLES = typer.Option(None, "--max_samples", help="Read only so many test rows; the result says so.")
 REFERENCE = typer.Option(None, "--reference", help="Method that all others are paired with; default: receiver_text, if it runs.")
 WORKERS = typer.Option(1, "--workers", min=1, help="Processes that share the work; the CPU threads are divided among them.")
-DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
 JSON = typer.Option(False, "--json", help="Print the comparison as JSON on stdout.")
 
 
@@ -90,14 +88,7 @@ def run_comparison(
 
     chosen = list(TABLE) if list(methods) == ["all"] else list(methods)
     _check_reference(reference, chosen, folder)
-    done = 0
     with stop_on_signals() as stop, progress(0, f"compare {folder}") as bar:
-
-        def advance(what: str, rows: int) -> None:
-            nonlocal done
-            done += rows
-            bar.at(done, what)
-
         results = run_suite_in(
             workers,
             SuiteRequest(
@@ -109,7 +100,7 @@ def run_comparison(
                 max_rows=max_rows,
                 device=device,
                 settings=settings,
-                advance=advance,
+                advance=lambda what, rows: bar.add(rows, what),
                 say=say,
                 should_stop=stop,
             ),

@@ -1,4 +1,4 @@
-"""What commands share: output, progress, stopping by signal."""
+"""What commands share: options, output, progress, stopping by signal."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
+
 from latentwire.errors import UsageError
+
+DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
+SEEDS = typer.Option(None, "--seeds", help="Seeds, comma-separated; default: that of the config.")
+JSON = typer.Option(False, "--json", help="Print as JSON on stdout.")
 
 
 def say(line: str) -> None:
@@ -59,6 +65,10 @@ class Progress:
             of_total = f"/{self.total}" if self.total else " rows"
             say(f"{self.what}: {done}{of_total} {self.note}".rstrip())
 
+    def add(self, count: int, note: str | None = None) -> None:
+        """``count`` more are finished."""
+        self.at(self.done + count, note)
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
@@ -74,21 +84,24 @@ def progress(total: int, what: str) -> Iterator[Progress]:
         bar.close()
 
 
-class Watch:
-    """A bar, or lines, for whatever is being done at the moment."""
+@contextmanager
+def watching() -> Iterator[Callable[[str, int, int], None]]:
+    """Called with (what, done, total): a bar, or lines, for whatever is being done at the moment."""
+    bar: Progress | None = None
 
-    def __init__(self) -> None:
-        self.bar: Progress | None = None
+    def watch(what: str, done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None or bar.what != what:
+            if bar is not None:
+                bar.close()
+            bar = Progress(total, what)
+        bar.at(done)
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self.bar is None or self.bar.what != what:
-            self.close()
-            self.bar = Progress(total, what)
-        self.bar.at(done)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+    try:
+        yield watch
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 class StopRequest:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from latentwire.cli.console import emit_json, progress, say
+from latentwire.cli.console import DEVICE, emit_json, progress, say
 from latentwire.errors import CheckFailedError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ DATA_DIR = typer.Option(
     None, "--data_dir", help="Folder with <set>/<split>.jsonl[.gz]; default: that of the training run, else the Hub."
 )
 MAX_SAMPLES = typer.Option(None, "--max_samples", help="Read only so many rows; the result says so.")
-DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
 JSON = typer.Option(False, "--json", help="Print results.json on stdout.")
 
 
@@ -81,15 +80,8 @@ def evaluate_with_progress(request: EvaluationRequest) -> Results:
     """Runs the evaluation with a bar or lines on stderr."""
     from latentwire.evaluation.run import evaluate_run
 
-    done = 0
     with progress(0, f"evaluate {request.run_folder}") as bar:
-
-        def advance(what: str, rows: int) -> None:
-            nonlocal done
-            done += rows
-            bar.at(done, what)
-
-        results = evaluate_run(request, advance=advance)
+        results = evaluate_run(request, advance=lambda what, rows: bar.add(rows, what))
     say(f"results in {request.result_path}")
     return results
 

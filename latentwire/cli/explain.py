@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from latentwire.cli.console import emit_json, say
+from latentwire.cli.console import DEVICE, emit_json, say
 
 RUN = typer.Argument(help="Run folder, for example runs/demo.", show_default=False)
 ROW = typer.Option("0", "--row", help="Which row, counted from 0 as `latentwire tasks show` does, or its id.")
@@ -14,7 +14,6 @@ TASK = typer.Option(None, "--task", help="Task name or YAML path; default: the o
 SPLIT = typer.Option("test", "--split", help="train, validation or test.")
 DATA_DIR = typer.Option(None, "--data_dir", help="Folder with <set>/<split>.jsonl[.gz]; default: that of the training run.")
 OUT = typer.Option(None, "--out", help="Also write a page (.html) or the figure alone (.png, .svg, .pdf).")
-DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
 JSON = typer.Option(False, "--json", help="Print everything as JSON on stdout.")
 
 

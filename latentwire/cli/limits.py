@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from latentwire.cli.console import emit_json, say
+from latentwire.cli.console import JSON, emit_json, say
 
 
 class _Listing(TyperGroup):
@@ -22,7 +22,6 @@ class _Listing(TyperGroup):
 app = typer.Typer(help="What worked at which rate (also without a command); add measured runs, write the page.", cls=_Listing)
 
 FILE = typer.Option(None, "--file", help="The data file; default: the one in the package.", show_default=False)
-JSON = typer.Option(False, "--json", help="Print as JSON on stdout.")
 RUNS = typer.Argument(help="Run folders with results.json, or result files.", show_default=False)
 COMMAND = typer.Option(None, "--command", help="What makes the numbers again; default: latentwire eval RUN.", show_default=False)
 OUT = typer.Option(Path("docs/limits.md"), "--out", help="Where the page goes.")

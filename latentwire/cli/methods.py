@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
-from latentwire.cli.console import emit_json
-
-JSON = typer.Option(False, "--json", help="Print as JSON on stdout.")
+from latentwire.cli.console import JSON, emit_json
 
 
 def methods(as_json: bool = JSON) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from latentwire.cli.console import emit_json, say, stop_on_signals
+from latentwire.cli.console import JSON, emit_json, say, stop_on_signals
 
 app = typer.Typer(help="Train and examine the embedded models.", no_args_is_help=True)
 MODEL = typer.Argument(help="nano-llama or nano-mistral.", show_default=False)
@@ -21,7 +21,6 @@ VERSION = typer.Option(
 )
 NAME = typer.Argument(help="Embedded name, folder or Hub id.", show_default=False)
 ROWS = typer.Option(1000, "--rows", min=1, help="Test rows per exam.")
-JSON = typer.Option(False, "--json", help="Print as JSON on stdout.")
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from latentwire.cli.console import emit_json, progress, say
+from latentwire.cli.console import DEVICE, emit_json, progress, say
 from latentwire.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ DATA_DIR = typer.Option(None, "--data_dir", help="Folder with <set>/<split>.json
 SET = typer.Option(None, "--set", metavar="KEY=VALUE", help="Override a setting, for example variant.target=solution. Repeatable.")
 MODELS = typer.Option(True, "--models/--no-models", help="--no-models leaves out what needs the receiver; tokenizers are enough.")
 ALLOW = typer.Option(None, "--allow", metavar="CHECK", help="Count a failure of this check as a warning. Repeatable.")
-DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
 JSON = typer.Option(False, "--json", help="Print the findings as JSON on stdout.")
 
 _MARKS = {"pass": "ok", "warn": "WARN", "fail": "FAIL", "skip": "–"}
@@ -55,14 +54,7 @@ def preflight(
     given = subject(config or bridge, tasks=task or (), overrides=set_ or (), data_dir=data_dir)
     if config is None and bridge is None:
         say("no config and no --bridge: the embedded pair with the default bridge")
-    done = 0
     with progress(2 * rows * len(given.config.task) if models else 0, "preflight") as bar:
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            bar.at(done)
-
         request = PreflightRequest(
             given.config,
             given.run_folder,
@@ -72,7 +64,7 @@ def preflight(
             device=device,
             allowed=allow or (),
             say=say,
-            advance=advance,
+            advance=bar.add,
         )
         reports = checked(request)
     if as_json:

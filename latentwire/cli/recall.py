@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from latentwire.cli.console import Watch, emit_json, say
+from latentwire.cli.console import DEVICE, emit_json, say, watching
 from latentwire.errors import UsageError
 
 RUNS = typer.Argument(help="Run folders with trained bridges, for example runs/demo; several give one figure.", show_default=False)
@@ -19,7 +19,6 @@ SPLIT = typer.Option("test", "--split", help="Of tasks: train, validation or tes
 DATA_DIR = typer.Option(None, "--data_dir", help="Folder with <set>/<split>.jsonl[.gz]; default: that of the training run.")
 SEED = typer.Option(0, "--seed", help="Which excerpts of plain text are drawn.")
 BATCH_SIZE = typer.Option(64, "--batch_size", help="Texts at once; changes speed and memory, not results.")
-DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
 OUT = typer.Option(None, "--out", help="Folder for recall.json and recall.png; default: the run folder (of several: the first).")
 JSON = typer.Option(False, "--json", help="Print the measurements as JSON on stdout.")
 
@@ -52,11 +51,8 @@ def recall(
             run, texts=sources, rows=rows, most_tokens=most_tokens, split=split, data_dir=data_dir, seed=seed, device=device,
             batch_size=batch_size, out=out,
         )  # fmt: skip
-        watch = Watch()
-        try:
+        with watching() as watch:
             measured.append(measure_recall(request, watch=watch))
-        finally:
-            watch.close()
         say(f"written: {request.folder / RECALL_FILE}")
     figure = (out or runs[0]) / FIGURE_FILE
     draw_recall(measured, figure)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from latentwire.cli.console import emit_json, say
+from latentwire.cli.console import DEVICE, emit_json, say
 
 TEXT = typer.Argument(help="What the sender reads.", show_default=False)
 ASK = typer.Option(..., "--ask", help="The question that the receiver answers without seeing the text. Repeatable.")
@@ -14,7 +14,6 @@ BRIDGE = typer.Option("runs/demo/bridge", "--bridge", help="Folder or Hub id of 
 PRECISION = typer.Option(
     None, "--precision", help="Number format of the message: float32, bf16, int8, int4; default: as the bridge was trained."
 )
-DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
 JSON = typer.Option(False, "--json", help="Print answers and message size as JSON on stdout.")
 
 

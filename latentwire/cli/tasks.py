@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from latentwire.cli.console import emit_json
+from latentwire.cli.console import JSON, emit_json
 
 if TYPE_CHECKING:
     from latentwire.data.readers import TaskRows
@@ -24,7 +24,6 @@ class _Listing(TyperGroup):
 
 
 app = typer.Typer(help="List the tasks (also without a command), or show the exact prompts of a row.", cls=_Listing)
-JSON = typer.Option(False, "--json", help="Print as JSON on stdout.")
 NAME = typer.Argument(help="Task name, or the path of your own YAML file.", show_default=False)
 ROW = typer.Option(0, "--row", help="Which row, counted from 0.")
 SPLIT = typer.Option("test", "--split", help="train, validation or test.")

@@ -70,7 +70,8 @@ def read_task(
     ``made_up_words`` is the share of train contexts with made-up names and places. Rows from elsewhere are as they are.
 
     Raises:
-        DataError: the folder, a file, a field or a label is missing or wrong.
+        DataError: the folder, a file, a field or a label is missing or wrong. UnknownNameError: a split that is none.
+        UsageError: ``max_rows`` below 1.
     """
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)

@@ -41,7 +41,10 @@ def applicable(controls: Sequence[str], rows: int) -> tuple[str, ...]:
 
 
 def build_control(name: str, examples: Sequence[Example], seed: int = 0) -> Control:
-    """The control over a whole evaluation set. ``shuffled`` and ``noise`` depend on the rows, not on their batches."""
+    """The control over a whole evaluation set. ``shuffled`` and ``noise`` depend on the rows, not on their batches.
+
+    Raises ``UnknownNameError`` for a name that is none of ``CONTROLS``.
+    """
     if name == "zero":
         return Control(name, replace_vectors=lambda soft, ids: replace(soft, vectors=torch.zeros_like(soft.vectors), verbatim=()))
     if name == "verbatim_only":

@@ -74,7 +74,12 @@ class EvaluationRequest:
 
 
 def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, rows: None) -> Results:
-    """Evaluates the bridge of a run with the baselines and controls; writes every prediction and the result file."""
+    """Evaluates the bridge of a run with the baselines and controls; writes every prediction and the result file.
+
+    Raises:
+        UsageError: a method that learns from train rows, or number formats without the bridge. ArtefactError: the folder holds
+            no trained bridge. DataError: rows that cannot be read. MismatchError: the models are not those of the run.
+    """
     config = saved_config(request.run_folder)
     for end, name in (("sender", request.sender), ("receiver", request.receiver)):
         if name is not None:

@@ -18,7 +18,10 @@ _DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.b
 
 
 def pick_device(requested: str | None = None) -> torch.device:
-    """``requested``, else ``LATENTWIRE_DEVICE``, else the best present: cuda > mps > cpu."""
+    """``requested``, else ``LATENTWIRE_DEVICE``, else the best present: cuda > mps > cpu.
+
+    Raises ``UsageError`` for one that is not here.
+    """
     name = requested or os.environ.get("LATENTWIRE_DEVICE") or _best_device()
     try:
         device = torch.device(name)
@@ -42,7 +45,10 @@ def _best_device() -> str:
 
 
 def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The format of activations: the one named, else bfloat16 on accelerators and float32 on a CPU."""
+    """The format of activations: the one named, else bfloat16 on accelerators and float32 on a CPU.
+
+    Raises ``UsageError`` for a name that is none.
+    """
     if name is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name in QUANTISED:

@@ -152,7 +152,7 @@ def resolve(name: str, revision: str | None = None) -> ModelSource:
     """Finds a model by embedded name (newest version when none is given), folder or Hub id.
 
     Raises:
-        UnknownNameError: ``name`` is none of the three.
+        UnknownNameError: ``name`` is none of the three. ModelError: the folder holds no model.
     """
     embedded = embedded_names()
     if name in embedded:

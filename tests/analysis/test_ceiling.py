@@ -13,14 +13,9 @@ from latentwire.analysis.capacity.ceiling_search import CeilingSearch
 from latentwire.analysis.capacity.codes import Wording, load_alphabet
 from latentwire.analysis.capacity.reading import Reading
 from latentwire.errors import ArtefactError
-from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.receiver import Receiver
 
 WORDING, ALPHABET = Wording(), load_alphabet("tinyworld")
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Receiver:
-    return load_receiver("nano-mistral", device="cpu")
 
 
 def test_two_symbols_are_crammed_into_one_vector(receiver: Receiver) -> None:

@@ -21,11 +21,6 @@ def sender() -> Sender:
     return load_sender("nano-llama", layer=1, device="cpu")
 
 
-@pytest.fixture(scope="module")
-def receiver() -> Receiver:
-    return load_receiver("nano-mistral", device="cpu")
-
-
 def bridge_between(sender: Sender, receiver: Receiver, **settings: object) -> Bridge:
     torch.manual_seed(0)
     ends = BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)

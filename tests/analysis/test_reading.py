@@ -15,7 +15,7 @@ from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.bridges.linear import LinearConfig
 from latentwire.errors import DataError
 from latentwire.evaluation.controls import build_control
-from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender, load_sender
 from latentwire.models.soft_tokens import SoftTokens
 
@@ -30,11 +30,6 @@ class TextBridge(Bridge):
 
     def forward(self, read: Any) -> SoftTokens:
         return SoftTokens(read.states, read.mask)
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Receiver:
-    return load_receiver("nano-mistral", device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,7 @@ from latentwire.analysis.preflight.task_bits import RowBits, measure_task_bits, 
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
 from latentwire.errors import DataError
-from latentwire.models.receiver import Receiver, load_receiver
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Receiver:
-    return load_receiver("nano-mistral", device="cpu")
+from latentwire.models.receiver import Receiver
 
 
 def rows(task: str, count: int = 24) -> tuple[Example, ...]:

@@ -8,18 +8,13 @@ import pytest
 import torch
 
 from latentwire.data.task import load_task, task_names
-from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.receiver import Receiver
 from latentwire.models.soft_tokens import Prefix
 from latentwire.models.trie import build_trie
 from latentwire.prompts import Prompt
 from tests.data.test_prompts import three_examples
 
 TASKS = [name for name in task_names() if load_task(name).has_options]
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Receiver:
-    return load_receiver("nano-mistral", device="cpu")
 
 
 def one_by_one(receiver: Receiver, prompt: Prompt, options: tuple[str, ...]) -> list[float]:

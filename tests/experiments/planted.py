@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from latentwire.config import RunConfig, build_config
 from latentwire.data.tinyworld.rows import generate_rows
 from latentwire.evaluation.evaluator import EvaluationSettings
 from latentwire.evaluation.run import EvaluationRequest, evaluate_run
-from latentwire.experiments.registry.model import Attempt, ErrorClass, Experiment, State
+from latentwire.experiments.registry.model import Attempt, Experiment, State
 from latentwire.training.run import train_run
 
 ANSWER_CUE = "{message}\nQuestion: {question}\nAnswer:"
@@ -132,6 +132,3 @@ def experiment(root: Path, config: RunConfig, name: str, *, error: Exception | N
         attempts=(last,),
     )
     return Experiment(**{**vars(made), **changes})
-
-
-__all__ = ["Callable", "ErrorClass", "experiment", "planted_config", "run_planted", "sentiment_rows", "write_task"]

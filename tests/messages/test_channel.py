@@ -23,11 +23,6 @@ ASKED = Prompt("Note: ", "\nQuestion: How many?\nAnswer:")
 
 
 @pytest.fixture(scope="module")
-def receiver() -> Receiver:
-    return load_receiver("nano-mistral", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def chatting(family_folder: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Receiver:
     """A receiver with a chat template."""
     import shutil

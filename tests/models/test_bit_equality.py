@@ -10,7 +10,7 @@ from latentwire.bridges import bridge_config
 from latentwire.bridges.base import BridgeEnds
 from latentwire.messages.precision import pack, unpack
 from latentwire.methods.bridge import soft_tokens_of
-from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.receiver import Receiver
 from latentwire.models.sender import load_sender
 from latentwire.models.soft_tokens import Prefix, SoftTokens
 from latentwire.models.tokens import encode_plain
@@ -20,11 +20,6 @@ from latentwire.prompts import Prompt
 TEXTS = ["Maria left 47 red apples in Lisbon.", "The code is 4 7 k m."]
 PROMPTS = [Prompt("", "\nQuestion: What colour?\nAnswer:"), Prompt("Note:", "\nQuestion: How many apples are there?\nAnswer:")]
 OPTIONS = ["red apples", "red", "blue lamps", "blue", "no"]
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Receiver:
-    return load_receiver("nano-mistral", device="cpu")
 
 
 def test_a_sender_without_mask_reads_the_same() -> None:

@@ -9,15 +9,10 @@ import torch
 from latentwire.config import TrainingSettings
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
-from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.receiver import Receiver
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
 from latentwire.training import objectives
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Receiver:
-    return load_receiver("nano-mistral", device="cpu")
 
 
 def questions(rows: Sequence[Example]) -> list[Prompt]:

@@ -46,11 +46,6 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def receiver() -> Receiver:
-    return load_receiver("nano-mistral", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def sender() -> Sender:
     return load_sender("nano-llama", layer=1, device="cpu")
 

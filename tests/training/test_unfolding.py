@@ -10,7 +10,7 @@ import torch
 from latentwire.bridges import bridge_config
 from latentwire.bridges.attentive import AttentiveConfig
 from latentwire.config import RunConfig, load_config
-from latentwire.models.receiver import Receiver, load_receiver
+from latentwire.models.receiver import Receiver
 from latentwire.models.sender import load_sender
 from latentwire.training.packing import find_packing, load_packing
 from latentwire.training.packing_run import learn_packing
@@ -28,11 +28,6 @@ SETTINGS = AttentiveConfig(tokens_per_soft_token=3, stride=3, unfold=2)
 def noticed(receiver: Receiver, vectors: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return notice(receiver, SETTINGS, vectors, generator=torch.Generator().manual_seed(9))
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Receiver:
-    return load_receiver("nano-mistral", device="cpu")
 
 
 @pytest.fixture(scope="module")
