@@ -55,11 +55,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, *, what: str = "file") -> Any:
-    """Parsed JSON. Raises ``ArtefactError`` where the file is missing, cut or not JSON."""
+    """Parsed JSON. Raises ``ArtefactError`` where the file is missing, unreadable, cut or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtefactError(f"{what} {str(path)!r} does not exist") from None
+    except OSError as error:
+        raise ArtefactError(f"{what} {str(path)!r} cannot be read ({error.strerror})") from None
     except (ValueError, UnicodeDecodeError) as error:
         raise ArtefactError(f"{what} {str(path)!r} is cut or corrupt ({error}); delete it and run again") from None
 

@@ -19,3 +19,12 @@ class Prompt(NamedTuple):
     def text(self) -> str:
         """The prompt without any message."""
         return self.before + self.after
+
+
+def not_text(text: str) -> str | None:
+    """Why no tokenizer reads ``text``; None where all do."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"holds {text[error.start : error.end]!r}, which is no character of Unicode text"
+    return None

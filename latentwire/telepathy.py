@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 
 from latentwire.bridges.base import Bridge
-from latentwire.errors import MismatchError, UsageError
+from latentwire.errors import DataError, MismatchError, UsageError
 from latentwire.messages.channel import Channel, Delivery
 from latentwire.messages.settings import Precision, as_precision
 from latentwire.models.chat import style_name
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
 from latentwire.models.soft_tokens import SoftTokens
-from latentwire.prompts import Prompt
+from latentwire.prompts import Prompt, not_text
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Telepathy:
     def ask(self, message: Message, questions: Sequence[str], *, max_new_tokens: int = 64) -> list[str]:
         """One answer per context; give one question for each, or a single one for all.
 
-        Raises ``UsageError`` for any other number.
+        Raises ``UsageError`` for any other number, ``DataError`` for what is no text.
         """
         if isinstance(questions, str):
             questions = [questions]
@@ -153,6 +153,9 @@ class Telepathy:
             questions = list(questions) * len(message)
         if len(questions) != len(message):
             raise UsageError(f"{len(message)} contexts were sent, {len(questions)} questions asked; give one question per context")
+        for number, question in enumerate(questions):
+            if why := not_text(question):
+                raise DataError(f"question {number} {why}; mend it")
         before, _, after = self.pair.receiver_prompt.partition("{message}")
         prompts = [Prompt(before, after.replace("{question}", question)) for question in questions]
         return self.receiver.generate(self.receiver.prefix(prompts, message.soft), max_new_tokens=max_new_tokens)

@@ -30,9 +30,9 @@ def main(flags: argparse.Namespace) -> None:
     from latentwire.cli.console import emit_json
     from latentwire.cli.evaluate import check_results, evaluate_with_progress, print_results
     from latentwire.evaluation.run import EvaluationRequest
+    from latentwire.evaluation.run_folder import run_folder_of
 
-    checkpoint = Path(flags.checkpoint)
-    folder = checkpoint.parent if checkpoint.name == "bridge" else checkpoint
+    folder = run_folder_of(Path(flags.checkpoint))
     request = EvaluationRequest(
         folder,
         tasks=[flags.dataset] if flags.dataset else None,

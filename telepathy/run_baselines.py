@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from latentwire.cli.paper import add_prompt_flags, paper_parser, prompt_settings, run_script
+from latentwire.cli.paper import add_prompt_flags, paper_bridge, paper_parser, prompt_settings, run_script
 
 #: --baseline → methods
 BASELINES = {
@@ -45,7 +45,10 @@ def parse() -> argparse.Namespace:
     training = parser.add_argument_group("training of those that learn")
     training.add_argument("--steps", type=int, default=2000, help="training steps")
     training.add_argument("--batch_size", type=int, default=16, help="rows per step")
-    training.add_argument("--source_layer", type=int, default=None, help="sender block that ridge and self_bridge read")
+    training.add_argument("--soft_tokens", type=int, default=8, help="self_bridge: soft tokens per message")
+    training.add_argument(
+        "--source_layer", type=int, default=None, help="block that ridge and self_bridge read (default: the last but one)"
+    )
     training.add_argument("--train_rows", type=int, default=None, help="learn from at most so many rows")
     training.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default=None, help="of both models")
     output = parser.add_argument_group("output")
@@ -65,13 +68,14 @@ def main(flags: argparse.Namespace) -> None:
     from latentwire.schema import validated
 
     chosen = [method for name, methods in BASELINES.items() if flags.baseline in (name, "all") for method in methods]
+    layer, bridge = paper_bridge(flags)
     config = build_config(
         {
             "task": flags.dataset,
             **prompt_settings(flags),
-            "sender": {"model": flags.source_model, "layer": flags.source_layer, "dtype": flags.dtype},
+            "sender": {"model": flags.source_model, "layer": layer, "dtype": flags.dtype},
             "receiver": {"model": flags.target_model, "dtype": flags.dtype},
-            "bridge": {"name": "perceiver", "soft_tokens": 8},
+            "bridge": bridge,
             "data": {"data_dir": flags.data_dir, "train_rows": flags.train_rows},
             "training": {"steps": flags.steps, "batch_size": flags.batch_size},
             "seed": flags.seeds[0],

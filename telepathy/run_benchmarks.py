@@ -43,9 +43,9 @@ def main(flags: argparse.Namespace) -> None:
     from latentwire.benchmarks.bench import BenchRequest
     from latentwire.cli.bench import run_benchmarks
     from latentwire.cli.console import say
+    from latentwire.evaluation.run_folder import run_folder_of
 
-    checkpoint = None if flags.checkpoint is None else Path(flags.checkpoint)
-    folder = checkpoint.parent if checkpoint is not None and checkpoint.name == "bridge" else checkpoint
+    folder = None if flags.checkpoint is None else run_folder_of(Path(flags.checkpoint))
     request = BenchRequest(
         folder or Path(),
         benchmarks=tuple(flags.benchmark),

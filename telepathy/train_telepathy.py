@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from latentwire.cli.paper import PAPER_RECEIVER, PAPER_SENDER, add_prompt_flags, paper_parser, prompt_settings, run_script
+from latentwire.cli.paper import add_prompt_flags, paper_bridge, paper_parser, prompt_settings, run_script
 
 
 def parse() -> argparse.Namespace:
@@ -47,22 +47,21 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _at_most(rows: int | None) -> dict[str, int]:
+    """``--max_samples`` rows of both splits that a training reads."""
+    from latentwire.config import DataSettings
+
+    return {} if rows is None else {"train_rows": rows, "validation_rows": min(rows, DataSettings().validation_rows or rows)}
+
+
 def main(flags: argparse.Namespace) -> None:
     """The training run."""
     from latentwire.cli.train import run_training
     from latentwire.config import build_config
-    from latentwire.models.source import resolve
 
-    layer = flags.source_layer
-    if layer is None:
-        layer = max(1, resolve(flags.source_model).config.num_hidden_layers - 1)
-    bridge = {"name": flags.bridge_type}
-    if flags.bridge_type == "perceiver":
-        bridge["soft_tokens"] = flags.soft_tokens
-        if (flags.source_model, flags.target_model) == (PAPER_SENDER, PAPER_RECEIVER):
-            bridge |= {"hidden_size": 512, "heads": 8}
-    else:
-        bridge["tokens_per_soft_token"] = flags.tokens_per_soft_token
+    layer, bridge = paper_bridge(flags)
+    if flags.bridge_type != "perceiver":
+        bridge = {"name": flags.bridge_type, "tokens_per_soft_token": flags.tokens_per_soft_token}
     config = build_config(
         {
             "task": flags.dataset,
@@ -70,7 +69,7 @@ def main(flags: argparse.Namespace) -> None:
             "sender": {"model": flags.source_model, "layer": layer, "dtype": flags.dtype},
             "receiver": {"model": flags.target_model, "dtype": flags.dtype},
             "bridge": bridge,
-            "data": {"data_dir": flags.data_dir, "train_rows": flags.max_samples},
+            "data": {"data_dir": flags.data_dir} | _at_most(flags.max_samples),
             "training": {
                 "steps": flags.steps,
                 "batch_size": flags.batch_size,

@@ -106,3 +106,8 @@ def test_digest_tells_parts_apart() -> None:
 def test_file_digest_is_sha256_as_other_tools_give_it(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert file_digest(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_folder_in_place_of_a_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="cannot be read"):
+        read_json(tmp_path, what="ceiling file")

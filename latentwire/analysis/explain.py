@@ -40,7 +40,9 @@ from latentwire.data.budget import fit_rows
 from latentwire.data.readers import TaskRows, read_task
 from latentwire.data.task import Example, Task, load_task
 from latentwire.errors import UsageError
+from latentwire.evaluation.metrics import METRICS
 from latentwire.evaluation.run import load_parts, saved_config
+from latentwire.methods.base import Prediction
 from latentwire.models.batching import parts as in_parts
 from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
@@ -74,8 +76,9 @@ class SoftTokenStory:
 class Explanation:
     """One row, explained. Log-likelihoods in nats; ``attention_how`` is ``attention`` or ``gradient``.
 
-    ``sources`` [K][S] are all occlusion changes, for the figure. ``attention_elsewhere`` is what the answer tokens give to the
-    prompt, and to the answer itself.
+    ``reads`` is the receiver's prompt with ⟨message⟩ in its hole, ``verbatim`` the text that rides beside the soft tokens (empty
+    where none does). ``right``: as the task's first metric has it. ``sources`` [K][S] are all occlusion changes, for the figure.
+    ``attention_elsewhere`` is what the answer tokens give to the prompt, and to the answer itself.
     """
 
     task: str
@@ -86,14 +89,19 @@ class Explanation:
     receiver: str
     sender_tokens: tuple[str, ...]
     question: str
+    reads: str
+    verbatim: str
     gold: str
     predicted: str
+    right: bool
     gold_log_likelihood: float
     predicted_log_likelihood: float
     gold_without_message: float
     predicted_without_message: float
+    gold_without_verbatim: float | None
     noise: float
     attention_how: str
+    attention_on_verbatim: float
     attention_elsewhere: float
     soft_tokens: tuple[SoftTokenStory, ...]
     sources: tuple[tuple[float, ...], ...]
@@ -122,7 +130,7 @@ def explain_run(
             f"{str(run_folder)!r} was trained on {len(config.task)} tasks; add --task with one of: {', '.join(config.task)}"
         )
     posed = load_task(task or config.task[0], config.variant)
-    bridge = Bridge.from_pretrained(run_folder / ARTEFACT_FOLDER)
+    bridge = Bridge.from_pretrained(run_folder / ARTEFACT_FOLDER).with_finite_weights()
     example = one_row(posed, row, split=split, data_dir=data_dir or config.data.data_dir)
     parts = load_parts(config, bridge, device=device, writer=False)
     rows = read_rows_of(posed, example, split, parts.sender, parts.receiver)
@@ -138,7 +146,9 @@ def one_row(task: Task, row: str, *, split: str, data_dir: str | None) -> Exampl
     by_id = next((example for example in examples if example.id == row), None)
     if by_id is not None:
         return by_id
-    if number is None or not 0 <= number < len(examples):
+    if number is not None and number < 0:
+        raise UsageError(f"row {row} does not exist: rows count from 0")
+    if number is None or number >= len(examples):
         ids = "" if number is not None else f", and none has the id {row!r}"
         raise UsageError(f"row {row} does not exist: {task.name} has {len(examples)} rows in {split} (0-{len(examples) - 1}){ids}")
     return examples[number]
@@ -160,9 +170,11 @@ def explain(task: Task, row: Example, *, split: str, sender: Sender, bridge: Bri
     groups = _groups(bridge, len(soft.vectors[0]), int(read.mask.sum()))
     gradient = None if groups else gradient_times_state(bridge, read)
     neighbours, noise = nearest_vocabulary(receiver, soft.vectors[0])
-    attention, how, elsewhere = attention_on(receiver, row.receiver_prompt, soft, answers.predicted_ids)
+    attention = attention_on(receiver, row.receiver_prompt, soft, answers.predicted_ids)
     without = answers.without_each()
     whole, nothing = answers.likelihoods(soft), answers.likelihoods(None)
+    verbatim = "".join(soft.verbatim)
+    textless = answers.likelihoods(replace(soft, verbatim=())) if verbatim else None
     stories = tuple(
         SoftTokenStory(
             index=index,
@@ -170,7 +182,7 @@ def explain(task: Task, row: Example, *, split: str, sender: Sender, bridge: Bri
             sources=_largest(occlusion[index]),
             gradient_sources=() if gradient is None else _largest(gradient[index]),
             group=groups[index] if groups else None,
-            attention=attention[index],
+            attention=attention.soft_tokens[index],
             gold_effect=without[index].gold - whole.gold,
             predicted_effect=without[index].predicted - whole.predicted,
             changes_answer=not without[index].same_answer,
@@ -186,15 +198,20 @@ def explain(task: Task, row: Example, *, split: str, sender: Sender, bridge: Bri
         receiver=receiver.source.name,
         sender_tokens=tuple(sender_tokens(sender, row.sender_prompt)),
         question=row.receiver_prompt.text.strip(),
+        reads=row.receiver_prompt.with_text("⟨message⟩").text.strip(),
+        verbatim=verbatim,
         gold=row.answer,
         predicted=answers.predicted,
+        right=answers.right,
         gold_log_likelihood=whole.gold,
         predicted_log_likelihood=whole.predicted,
         gold_without_message=nothing.gold,
         predicted_without_message=nothing.predicted,
+        gold_without_verbatim=None if textless is None else textless.gold,
         noise=noise,
-        attention_how=how,
-        attention_elsewhere=elsewhere,
+        attention_how=attention.how,
+        attention_on_verbatim=attention.verbatim,
+        attention_elsewhere=attention.elsewhere,
         soft_tokens=stories,
         sources=tuple(tuple(round(value, 5) for value in own.tolist()) for own in occlusion),
     )
@@ -240,11 +257,13 @@ class _Answers:
                 self.predicted, self.predicted_ids = row.options[label], self.tries[0].spelled(label)
                 self.gold_ids = self.tries[0].spelled(row.label or 0)
                 self.label = label
+                self.right = label == row.label
             else:
                 (ids,) = receiver.generate_ids(prefix, max_new_tokens=task.config.max_new_tokens)
                 self.predicted = str(receiver.tokenizer.decode(ids, skip_special_tokens=True)).strip()
                 self.predicted_ids = [*ids, *self._end(prefix, ids)] if len(ids) < task.config.max_new_tokens else ids
                 self.gold_ids = receiver.answer_ids(prompt, row.answer)
+                self.right = METRICS[task.config.metrics[0]](Prediction(self.predicted, None, None, 0, 0), row) == 1.0
 
     def _end(self, prefix: Prefix, ids: list[int]) -> list[int]:
         """The end token that greedy decoding came to: there may be several."""

@@ -17,7 +17,7 @@ from pydantic import Field
 from latentwire.bridges import bridge_config
 from latentwire.data.task import Task, load_task
 from latentwire.data.task_config import TaskVariant
-from latentwire.errors import ArtefactError, DataError
+from latentwire.errors import ArtefactError, DataError, UsageError
 from latentwire.evaluation.results import ResultRow, Results, read_results
 from latentwire.evaluation.run_folder import RESULTS_FILE, line_of
 from latentwire.files import read_json, write_json
@@ -32,6 +32,9 @@ READS = 0.5
 KINDS = ("classification", "multiple choice", "spans", "arithmetic", "free text")
 
 Verdict = Literal["works", "risky", "fails"]
+#: between the commands of an entry's seeds
+AND = "; "
+VERDICTS: tuple[Verdict, ...] = ("works", "risky", "fails")
 
 
 class SeedScore(Schema):
@@ -140,7 +143,7 @@ def read_limits(path: Path | None = None) -> list[LimitEntry]:
 
 
 def write_limits(entries: Iterable[LimitEntry], path: Path | None = None) -> None:
-    """Writes the file whole or not at all, in the order of the page."""
+    """Writes the file whole or not at all, by kind and name, so that git shows small differences."""
     ordered = sorted(entries, key=lambda entry: (KINDS.index(entry.kind), *entry.key))
     write_json(
         path or LIMITS_FILE, {"schema_version": SCHEMA_VERSION, "entries": [entry.model_dump(mode="json") for entry in ordered]}
@@ -156,7 +159,8 @@ def merged(entries: Sequence[LimitEntry], new: Sequence[LimitEntry]) -> list[Lim
             known = {seed.seed for seed in entry.seeds}
             kept = tuple(seed for seed in old.seeds if seed.seed not in known)
             seeds = tuple(sorted((*kept, *entry.seeds), key=lambda seed: seed.seed or 0))
-            entry = entry.model_copy(update={"seeds": seeds})
+            commands = dict.fromkeys([*(old.command.split(AND) if kept else ()), entry.command])
+            entry = entry.model_copy(update={"seeds": seeds, "command": AND.join(commands)})
         found[entry.key] = entry
     return list(found.values())
 
@@ -166,14 +170,14 @@ def entries_of(location: Path, *, command: str | None = None) -> tuple[list[Limi
 
     Raises:
         DataError: no task in it has both a bridge and the receiver reading the text, or the check found something in each that has.
-            ArtefactError: the file is not sound.
+            ArtefactError: the file is not sound. UsageError: it is not a run's own, and no command is given.
     """
     path = location / RESULTS_FILE if location.is_dir() else location
     results = read_results(path)
     # another method that gives one answer to all rows says nothing against the bridge
     decisive = [row for row in results["rows"] if row["method"].startswith("bridge:") or row["method"] == "receiver_text"]
     left_out = {row["task"]: row["problems"][0] for row in decisive if row["problems"]}
-    command = command or f"latentwire eval {_shown(location)}"
+    command = command or _command(location, results)
     entries = [
         _entry(results, bridge, text, command)
         for bridge in results["rows"]
@@ -262,9 +266,13 @@ def kind_of(task: Task) -> Literal["classification", "multiple choice", "spans",
     return "arithmetic" if {"number_match", "final_answer"} & set(task.config.metrics) else "free text"
 
 
-def _shown(location: Path) -> str:
-    """A run's name for people: the path as typed, without what only one machine has."""
-    return str(location) if not location.is_absolute() else f"runs/{location.name}"
+def _command(location: Path, results: Results) -> str:
+    """What makes the numbers of a run again. Raises ``UsageError`` where a comparison does not say it."""
+    folder = location if location.is_dir() else location.parent
+    if "bridge" not in results["run"]["models"] or (location.name != RESULTS_FILE and location != folder):
+        raise UsageError(f"{str(location)!r} does not say which command makes it again; give it with --command 'latentwire …'")
+    # as typed, without what only one machine has
+    return f"latentwire eval {folder if not folder.is_absolute() else Path('runs') / folder.name}"
 
 
 # ------------------------------------------------------------------------------------------------------------ the page
@@ -283,12 +291,12 @@ here is typed by hand. `latentwire preflight` reads the same file.
 
 
 def limits_page(entries: Sequence[LimitEntry]) -> str:
-    """``docs/limits.md``: one table for each kind of task, best first."""
+    """``docs/limits.md``: one table for each kind of task; of a task what works first, and the best of that."""
     lines = [_HEAD.format(works=WORKS, risky=RISKY)]
     if not entries:
         lines.append("Nothing is measured yet.\n")
     for kind in KINDS:
-        own = sorted((entry for entry in entries if entry.kind == kind), key=lambda entry: (entry.task, -(entry.relative or 0.0)))
+        own = sorted((entry for entry in entries if entry.kind == kind), key=_best_first)
         lines.append(f"## {kind.capitalize()}\n")
         if not own:
             lines.append("Not measured yet.\n")
@@ -305,6 +313,10 @@ def limits_page(entries: Sequence[LimitEntry]) -> str:
             lines.append(f"- {tasks}: `{command}`")
         lines.append("")
     return "\n".join(lines)
+
+
+def _best_first(entry: LimitEntry) -> tuple[str, int, float]:
+    return entry.task, VERDICTS.index(entry.verdict), -(entry.relative or 0.0)
 
 
 def _page_row(entry: LimitEntry) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ from latentwire.messages.channel import Channel
 from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender, SenderStates
 from latentwire.models.soft_tokens import SoftTokens
+from latentwire.models.tokens import encode_plain
 from latentwire.prompts import Prompt
 
 #: neighbours that are kept of each soft token
@@ -160,9 +161,21 @@ def gradient_times_state(bridge: Bridge, read: SenderStates) -> Float[Tensor, "K
 # -------------------------------------------------------------------------------------------------------- attention
 
 
+class Attended(NamedTuple):
+    """Shares of the attention of an answer's tokens: on each soft token with what unfolds it, on verbatim text, on all else.
+
+    ``how``: ``attention``, or ``gradient`` for a model that shows none (then the soft tokens alone share).
+    """
+
+    soft_tokens: list[float]
+    how: str
+    verbatim: float
+    elsewhere: float
+
+
 @torch.no_grad()
-def attention_on(receiver: Receiver, prompt: Prompt, soft: SoftTokens, answer: Sequence[int]) -> tuple[list[float], str, float]:
-    """What the answer's tokens give to each soft token and what unfolds it, how it was measured, and what to everything else."""
+def attention_on(receiver: Receiver, prompt: Prompt, soft: SoftTokens, answer: Sequence[int]) -> Attended:
+    """What the answer's tokens look at, in the one row of ``soft``, all of whose soft tokens are real."""
     prefix = receiver.prefix([prompt], soft)
     ids = torch.tensor([list(answer[:-1])], device=receiver.device, dtype=torch.long)
     embeddings = torch.cat([prefix.embeddings, receiver.embed(ids)], dim=1) if len(answer) > 1 else prefix.embeddings
@@ -185,11 +198,13 @@ def attention_on(receiver: Receiver, prompt: Prompt, soft: SoftTokens, answer: S
             weights = getattr(output, "attentions", None)
     layers = [layer for layer in weights or () if layer is not None]
     if not layers:
-        return _gradient_shares(receiver, prompt, soft, answer), "gradient", 0.0
+        return Attended(_gradient_shares(receiver, prompt, soft, answer), "gradient", 0.0, 0.0)
     # the rows that predict the answer's tokens: the end of the prompt, then all answer tokens but the last
     rows = torch.stack([layer[0, :, prefix.embeddings.shape[1] - 1 :].float().mean(dim=(0, 1)) for layer in layers]).mean(dim=0)
     found = rows[message].unflatten(0, (-1, soft.read_per_token)).sum(dim=-1).tolist()
-    return found, "attention", float(rows.sum()) - sum(found)
+    text = len(encode_plain(receiver.tokenizer, soft.verbatim[0])) if soft.verbatim else 0
+    verbatim = float(rows[message.stop : message.stop + text].sum())
+    return Attended(found, "attention", verbatim, float(rows.sum()) - sum(found) - verbatim)
 
 
 @contextmanager
@@ -212,9 +227,7 @@ def _gradient_shares(receiver: Receiver, prompt: Prompt, soft: SoftTokens, answe
     """Share of each soft token in |gradient × vector| of the answer's log-likelihood."""
     with torch.enable_grad():
         vectors = soft.vectors.detach().clone().requires_grad_()
-        log_probs, _ = receiver.answer_log_probs(
-            receiver.prefix([prompt], replace(soft, vectors=vectors, verbatim=())), [list(answer)]
-        )
+        log_probs, _ = receiver.answer_log_probs(receiver.prefix([prompt], replace(soft, vectors=vectors)), [list(answer)])
         (gradient,) = torch.autograd.grad(log_probs.sum(), vectors)
     weights = (gradient * vectors).sum(dim=-1)[0].abs().detach()
     return (weights / weights.sum().clamp(min=1e-12)).tolist()

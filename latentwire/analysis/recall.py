@@ -92,7 +92,7 @@ def measure_recall(request: RecallRequest, *, watch: Watch = lambda what, done, 
     request.check()
     config = saved_config(request.run_folder)
     artefact = request.run_folder / ARTEFACT_FOLDER
-    bridge = Bridge.from_pretrained(artefact)
+    bridge = Bridge.from_pretrained(artefact).with_finite_weights()
     sources = request.texts or own_sources(config)
     parts = load_parts(config, bridge, device=request.device, writer=False)
     texts = {source: read_texts(source, request, config, parts) for source in sources}
@@ -258,9 +258,13 @@ def facts_of(text: str, kind: str) -> list[str]:
     return list(dict.fromkeys(span for of, span in kinds_and_spans(text) if of in FACTS[kind]))
 
 
+#: what makes something a part of a longer number or word, as the rules for spans cut them
+_NO_PART_BEFORE, _NO_PART_BEHIND = r"(?<![\w+−-])(?<!\d[.,:/–])", r"(?!\w)(?![.,:/–-]\d)"
+
+
 def share_found(facts: Sequence[str], output: str) -> float:
-    """Share of the facts that stand in ``output``, whole: 47 is not found in 147 or 4,700, nor Ann in Anna."""
-    return statistics.fmean(bool(re.search(rf"(?<![\w])(?<!\d[.,]){re.escape(fact)}(?!\w)(?![.,]\d)", output)) for fact in facts)
+    """Share of the facts that stand in ``output``, whole: 47 is not found in 147, 4,700, 10:47 or -47, nor Ann in Anna."""
+    return statistics.fmean(bool(re.search(rf"{_NO_PART_BEFORE}{re.escape(fact)}{_NO_PART_BEHIND}", output)) for fact in facts)
 
 
 def _measured(request: RecallRequest, config: RunConfig, parts: Parts, asker: Asker, sources: Sequence[str]) -> dict[str, Any]:

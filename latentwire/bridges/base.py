@@ -214,6 +214,16 @@ class Bridge(nn.Module):
         unfold = None if self.unfold_embeddings is None else self.unfold_embeddings * self.ends.receiver_rms
         return SoftTokens(vectors, mask, stride=self.config.stride, unfold=unfold)
 
+    def with_finite_weights(self) -> Bridge:
+        """This bridge. Raises ``ArtefactError`` where a weight is no finite number: nothing can be measured of it."""
+        for name, weight in self.state_dict().items():
+            if not bool(torch.isfinite(weight).all()):
+                raise ArtefactError(
+                    f"the weights {name!r} of this bridge are no finite numbers, so its training failed; "
+                    "train it again with a lower training.lr"
+                )
+        return self
+
     @property
     def num_params(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

@@ -45,6 +45,19 @@ def prompt_settings(flags: argparse.Namespace) -> dict[str, object]:
     return {"prompt_style": flags.prompt_style, "variant": {"sender_sees": flags.sender_sees, "target": flags.target}}
 
 
+def paper_bridge(flags: argparse.Namespace) -> tuple[int, dict[str, object]]:
+    """The sender block that is read and the paper's bridge between these models, for it and for what is compared with it."""
+    from latentwire.models.source import resolve
+
+    layer = flags.source_layer
+    if layer is None:
+        layer = max(1, resolve(flags.source_model).config.num_hidden_layers - 1)
+    bridge: dict[str, object] = {"name": "perceiver", "soft_tokens": flags.soft_tokens}
+    if (flags.source_model, flags.target_model) == (PAPER_SENDER, PAPER_RECEIVER):
+        bridge |= {"hidden_size": 512, "heads": 8}
+    return layer, bridge
+
+
 def run_script(main: Callable[[], None]) -> int:
     """Runs a script's work; a missing environment and known errors become one line and an exit code."""
     missing = [module for module in NEEDED_MODULES if find_spec(module) is None]

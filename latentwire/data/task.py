@@ -16,7 +16,7 @@ from typing import Any
 
 from latentwire.data.task_config import TaskConfig, TaskVariant, holes
 from latentwire.errors import ConfigError, DataError, UnknownNameError, suggestion
-from latentwire.prompts import Prompt
+from latentwire.prompts import Prompt, not_text
 from latentwire.schema import validated
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
@@ -90,14 +90,14 @@ class Task:
         return self.config.sender_prompt_all is not None and self.variant.sender_sees == "context"
 
     @cached_property
-    def needed_fields(self) -> set[str]:
-        """Top-level fields that every row must have."""
+    def needed_paths(self) -> set[str]:
+        """Fields that every row must have, dotted where they lie in others."""
         config = self.config
         names = {name for template in config.templates for name in holes(template)} - {"message", "options"}
         names.add(config.answer.field)
         if config.options:
             names |= {*(config.options.fields or ()), *filter(None, (config.options.field, config.options.letters))}
-        return {name.split(".")[0] for name in names}
+        return names
 
     def example(self, row: Row, index: int, split: str, label_names: Sequence[str] | None = None) -> Example:
         """One raw row with its prompts filled in.
@@ -106,9 +106,7 @@ class Task:
             DataError: a field is missing or the answer is outside the options; the message names the row.
         """
         row_id = str(row.get("id") or f"{split}-{index}")
-        missing = sorted(self.needed_fields - set(row))
-        if missing:
-            raise self._refused(row_id, f"field {missing[0]!r} is missing; the row has {', '.join(sorted(row))}")
+        self._check_values(row, row_id)
         config = self.config
         options = self._options(row, label_names, row_id)
         scored = options.letters if config.kind == "multiple_choice" else options.texts
@@ -144,6 +142,20 @@ class Task:
             bits=generated.get("bits"),
             row=row,
         )
+
+    def _check_values(self, row: Row, row_id: str) -> None:
+        """All that the prompts and the answer need is there, is no null, and is text that can be written."""
+        for path in sorted(self.needed_paths):
+            try:
+                value = _lookup(row, path)
+            except DataError as error:
+                raise self._refused(row_id, str(error)) from None
+            items = value if isinstance(value, (list, tuple)) else [value]
+            if any(item is None for item in items):
+                raise self._refused(row_id, f"field {path!r} is null; remove the row or name another field")
+            for item in items:
+                if isinstance(item, str) and (why := not_text(item)):
+                    raise self._refused(row_id, f"field {path!r} {why}; mend the row")
 
     def context(self, example: Example) -> str | None:
         """The text that may be cut (``limits.cut``), None where nothing may."""
@@ -183,9 +195,7 @@ class Task:
             options = label_names or ()
         if not isinstance(options, (list, tuple)) or not options:
             raise self._refused(row_id, f"no list of options but {options!r}; check `options` in {self.path.name}")
-        texts = [str(option) for option in options]
-        for old, new in spec.replace.items():
-            texts = [text.replace(old, new) for text in texts]
+        texts = [self._replaced(option) for option in options]
         if not all(text.strip() for text in texts):
             raise self._refused(row_id, f"option {[bool(text.strip()) for text in texts].index(False) + 1} is empty; mend the row")
         letters = _letters(len(texts)) if spec.letters is None else tuple(str(item) for item in _lookup(row, spec.letters))
@@ -193,16 +203,23 @@ class Task:
             raise self._refused(row_id, f"{len(texts)} options do not go with the letters {', '.join(letters)}")
         return _Options(tuple(texts), letters)
 
+    def _replaced(self, option: Any) -> str:
+        """The text of an option with what ``options.replace`` says."""
+        text = str(option)
+        for old, new in self.config.options.replace.items() if self.config.options else ():
+            text = text.replace(old, new)
+        return text
+
     def _label(self, row: Row, options: _Options, row_id: str) -> int:
         spec = self.config.answer
         value = _lookup(row, spec.field)
         if spec.form in ("text", "letter"):
-            known = options.texts if spec.form == "text" else options.letters
-            label = known.index(str(value)) if str(value) in known else -1
+            known, named = (options.texts, self._replaced(value)) if spec.form == "text" else (options.letters, str(value))
+            label = known.index(named) if named in known else -1
         elif spec.form == "boolean":
             label = int(value) if isinstance(value, bool) else -1
         else:
-            label = int(value) - spec.first_index if str(value).lstrip("-").isdigit() else -1
+            label = int(value) - spec.first_index if re.fullmatch("-?[0-9]+", str(value)) else -1
         if not 0 <= label < len(options.texts):
             known = options.letters if spec.form == "letter" else options.texts
             raise self._refused(

@@ -12,6 +12,7 @@ from latentwire.errors import ArtefactError, LatentWireError
 from latentwire.files import digest, read_json
 
 CONFIG_FILE, RESULTS_FILE = "config.json", "results.json"
+ARTEFACT_FOLDER = "bridge"
 
 
 def run_settings(run_folder: Path) -> dict[str, Any]:
@@ -26,6 +27,19 @@ def run_settings(run_folder: Path) -> dict[str, Any]:
     if isinstance(content, dict) and {"bridge", "ends"} <= set(content):
         raise ArtefactError(f"{str(run_folder)!r} is a bridge and no run; give the folder of its run, {str(run_folder.parent)!r}")
     raise ArtefactError(f"{str(path)!r} is no config of a run; give a folder that `latentwire train` wrote")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder's config is that of a run, and not that of an artefact."""
+    if not (folder / CONFIG_FILE).is_file():
+        return False
+    content = read_json(folder / CONFIG_FILE, what="run config")
+    return isinstance(content, dict) and "identity" in content
+
+
+def run_folder_of(location: Path) -> Path:
+    """The run folder that is meant: ``location``, or the one above where that is the bridge in a run."""
+    return location.parent if location.name == ARTEFACT_FOLDER and is_run(location.parent) else location
 
 
 def line_of(settings: Mapping[str, Any]) -> str:

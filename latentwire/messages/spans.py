@@ -1,10 +1,10 @@
 """Which spans of a text must arrive exactly, by rule: no model is asked.
 
     quoted    what stands between quotation marks, on one line and of at most 120 characters
-    dates     2024-03-12, 12/03/2024, 12 March 2024, March 12, 2024, March 2024
+    dates     2024-03-12, 2024-03-12T10:30, 12/03/2024, 12 March 2024, March 12, 2024, March 2024
     addresses e-mail and web addresses
     codes     words of letters mixed with digits (A7-X9, user_42), and three or more single symbols in a row (4 f 2 k)
-    numbers   digits with sign, currency, separators, decimals, and a unit (-3.5 °C, $1,200.50, 12 km/h, 40 %); number words
+    numbers   digits with sign, currency, separators, decimals, and a unit (-3.5 °C, $1,200.50, 1.200,50 €, 40 %); number words
     names     capitalised words, and several of them in a row (New York, Bank of America)
 
 At the start of a sentence every word is capitalised. Such a word counts as a name unless it is one of ``OPENERS`` (words that open
@@ -27,9 +27,11 @@ _MONTH = (
     r"|Dec(?:ember)?)\.?"
 )
 _DAY = r"\d{1,2}(?:st|nd|rd|th)?"
+#: behind a date, as in time stamps (ISO 8601)
+_TIME = r"(?:T\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?:Z|[+−-]\d{2}:?\d{2})?)"
 _UNIT = (
     r"(?:°\s?[CF]|°|%|‰|km/h|m/s|mph|km|cm|mm|kg|mg|ml|dl|kJ|kW|MW|GW|kWh|kHz|MHz|GHz|Hz|GB|MB|KB|TB|ms|[mgsVWAKNJlLh]|min|hrs?"
-    r"|ft|lbs?|oz|mi|USD|EUR|GBP|JPY|CHF|a\.m\.|p\.m\.|[ap]m)(?![\w°])"
+    r"|ft|lbs?|oz|mi|[€£¥$]|USD|EUR|GBP|JPY|CHF|a\.m\.|p\.m\.|[ap]m)(?![\w°])"
 )
 _NUMBER_WORD = (
     r"(?:zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen"
@@ -48,7 +50,7 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         rf"|«(?P<c>[^»\n]{{1,{MOST_QUOTED_CHARACTERS}}})»|(?<!\w)[‘'](?P<d>[^’'\n]{{1,{MOST_QUOTED_CHARACTERS}}})[’'](?!\w))"
     ),
     "date": re.compile(
-        rf"\b(?:\d{{4}}-\d{{1,2}}-\d{{1,2}}|\d{{1,2}}[/.]\d{{1,2}}[/.]\d{{2,4}}|{_DAY}(?: of)? {_MONTH}(?:,? \d{{4}})?"
+        rf"\b(?:\d{{4}}-\d{{1,2}}-\d{{1,2}}{_TIME}?|\d{{1,2}}[/.]\d{{1,2}}[/.]\d{{2,4}}|{_DAY}(?: of)? {_MONTH}(?:,? \d{{4}})?"
         rf"|{_MONTH} {_DAY}(?:, \d{{4}})?|{_MONTH} \d{{4}})(?!\w)"
     ),
     "address": re.compile(r"\b(?:https?://|www\.)[^\s<>\"]*[\w/]|\b[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"),

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from latentwire.errors import DataError
+from latentwire.prompts import not_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,6 +53,8 @@ def encode_contexts(
     for index, text in enumerate(contexts):
         if not text.strip():
             raise DataError(f"context {index} is empty; every context needs text for the sender to read")
+        if why := not_text(text):
+            raise DataError(f"context {index} {why}; mend it")
     if head or tail:
         before = encode_plain(tokenizer, head)
         encoded = [[*before, *continuation_ids(tokenizer, head, text + tail)] for text in contexts]

@@ -13,6 +13,8 @@ from latentwire.files import replacing
 #: control → colour; a palette that survives colour blindness (Okabe & Ito 2008)
 CONTROL_COLOURS = {"zero": "#999999", "shuffled": "#E69F00", "noise": "#56B4E9"}
 BRIDGE_COLOUR, CEILING_COLOUR, TEXT_COLOUR, PROBE_COLOUR = "#D55E00", "#0072B2", "#009E73", "#CC79A7"
+#: why no longer codes were tried for the ceiling
+_ENDS = {"inexact": "inexact codes", "receiver": "the receiver's length", "longest": "no longer ones"}
 
 
 def curve_table(capacity: Capacity) -> Table:
@@ -54,9 +56,7 @@ def ceiling_table(capacity: Capacity) -> Table | None:
     best = {point["soft_tokens"]: point for point in ceiling["best"]}
     for soft_tokens, ended_by in ceiling["ended_by"].items():
         point = best.get(int(soft_tokens))
-        table.add_row(
-            *_ceiling_cells(soft_tokens, point), {"inexact": "inexact codes", "receiver": "the receiver's length"}[ended_by]
-        )
+        table.add_row(*_ceiling_cells(soft_tokens, point), _ENDS[ended_by])
     return table
 
 

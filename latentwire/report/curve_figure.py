@@ -50,16 +50,18 @@ def read_curves(folders: Sequence[Path]) -> list[Curve]:
         ArtefactError: a folder holds no run, or one that was not validated yet.
         UsageError: the runs are of different tasks, so that their scores are no one scale.
     """
-    groups: dict[str, list[tuple[str, dict[str, Any], dict[int, float]]]] = {}
+    # by line and seed: a seed that stands here twice is one, the later counts
+    groups: dict[str, dict[int, tuple[str, dict[str, Any], dict[int, float]]]] = {}
     for folder in dict.fromkeys(path.resolve() for path in folders):
         config, scores = run_settings(folder), _scores(folder)
-        groups.setdefault(line_of(config), []).append((folder.name, config, scores))
-    tasks = {tuple(runs[0][1]["task"]) for runs in groups.values()}
+        groups.setdefault(line_of(config), {})[config["seed"]] = (folder.name, config, scores)
+    lines = [list(runs.values()) for runs in groups.values()]
+    tasks = {tuple(runs[0][1]["task"]) for runs in lines}
     if len(tasks) > 1:
         raise UsageError(
             f"runs of different tasks ({'; '.join(sorted(map(', '.join, tasks)))}) have no common scale; draw them apart"
         )
-    return [_curve(runs) for runs in groups.values()]
+    return [_curve(runs) for runs in lines]
 
 
 def _scores(folder: Path) -> dict[int, float]:

@@ -22,21 +22,25 @@ _REDUNDANT = 0.1
 
 def head_lines(found: Explanation) -> list[str]:
     """The row, its answers and what the message as a whole brought."""
-    right = "right" if found.predicted == found.gold else "wrong"
+    right = "right" if found.right else "wrong"
     gold, alone = found.gold_log_likelihood, found.gold_without_message
     brought = f"{_plus_zero(gold):.2f} nats with the message, {alone:.2f} without any ({gold - alone:+.2f})"
     lines = [
         f"{found.task}, {found.split}, row {found.row}: {found.sender} → {found.bridge} → {found.receiver}",
         f"sender reads:   {' '.join(found.sender_tokens)}",
-        f"receiver reads: ⟨message⟩ {' ⏎ '.join(found.question.splitlines())}",
+        f"receiver reads: {' ⏎ '.join(found.reads.splitlines())}",
+        *([f"beside the soft tokens, as text: {found.verbatim!r}"] if found.verbatim else []),
         f"gold {found.gold!r}, predicted {found.predicted!r} ({right})",
         f"log-likelihood of the gold answer: {brought}",
     ]
+    if found.gold_without_verbatim is not None:
+        left = found.gold_without_verbatim
+        lines.append(f"without the text beside the soft tokens: {left:.2f}, so it brought {gold - left:+.2f}")
     if found.predicted != found.gold:
         own, without = found.predicted_log_likelihood, found.predicted_without_message
         lines.append(f"of the predicted answer: {own:.2f} with the message, {without:.2f} without any ({own - without:+.2f})")
     brought_by_one = max((abs(story.gold_effect) for story in found.soft_tokens), default=0.0)
-    if len(found.soft_tokens) > 1 and gold - alone > 0 and brought_by_one < _REDUNDANT * (gold - alone):
+    if not found.verbatim and len(found.soft_tokens) > 1 and gold - alone > 0 and brought_by_one < _REDUNDANT * (gold - alone):
         lines.append("no soft token alone carries the answer: the others make up for each")
     return lines
 
@@ -45,6 +49,7 @@ def foot_lines(found: Explanation) -> list[str]:
     """How to read the columns."""
     heard = (
         f"attention: of the answer's tokens, mean over heads and layers; prompt and answer get {found.attention_elsewhere:.0%}"
+        + (f", the text beside the soft tokens {found.attention_on_verbatim:.0%}" if found.verbatim else "")
         if found.attention_how == "attention"
         else "attention: this model shows none; shares of |gradient × vector| instead"
     )

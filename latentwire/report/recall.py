@@ -97,5 +97,7 @@ def _draw(axis: Any, points: Sequence[RecallPoint], key: str, *, only: str | Non
 
 def _rate(points: Sequence[RecallPoint], point: RecallPoint) -> float:
     """Soft tokens per sender token of the measurement that a point belongs to: the three readers of one stand side by side."""
-    start = points.index(point) - ("message", "shuffled", "text").index(point["reader"])
+    # not ``points.index``: what the receiver reads itself is equal in runs of different rates
+    place = next(place for place, other in enumerate(points) if other is point)
+    start = place - ("message", "shuffled", "text").index(point["reader"])
     return points[start]["message_tokens"] / points[start]["sender_tokens"]

@@ -129,3 +129,39 @@ def test_a_file_of_something_else_is_refused(receiver: Receiver, tmp_path: Path)
     (tmp_path / "ceiling.json").write_text("[1, 2]")
     with pytest.raises(ArtefactError, match="name another file with --ceiling_file"):
         search(receiver, tmp_path, soft_tokens=(1,)).run()
+
+
+def test_what_other_searches_wrote_meanwhile_stays(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = Pretended(lambda soft_tokens: 1)
+    mine, other = search(receiver, tmp_path, soft_tokens=(1,)), search(receiver, tmp_path, soft_tokens=(2,))
+
+    def interrupted(*given: Any, **more: Any) -> Any:
+        monkeypatch.setattr(ceiling_search, "fit_codes", fits)
+        other.run()
+        return fits(*given, **more)
+
+    monkeypatch.setattr(ceiling_search, "fit_codes", interrupted)
+    mine.run()
+    (kept,) = mine.known().values()
+    assert {key[0] for key in kept} == {"1", "2"}
+
+
+def test_the_search_ends_where_there_are_no_longer_codes(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ceiling_search, "fit_codes", Pretended(lambda soft_tokens: 10**6))
+    monkeypatch.setattr(ceiling_search, "GROWTH", (1, 2, 3))
+    found = search(receiver, tmp_path, soft_tokens=(1, 2)).run()
+    assert found["ended_by"] == {"1": "longest", "2": "longest"}
+    assert [(point["soft_tokens"], point["length"]) for point in found["points"]] == [(1, 1), (1, 2), (1, 3), (2, 3)]
+
+
+def test_where_the_first_length_finds_no_room_shorter_ones_are_tried(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ceiling_search, "fit_codes", Pretended(lambda soft_tokens: 10**6))
+    room = {1: 8, 2: 6}
+    monkeypatch.setattr(CeilingSearch, "_fits", lambda self, soft_tokens, length: length <= room[soft_tokens])
+    found = search(receiver, tmp_path, soft_tokens=(1, 2)).run()
+    assert [(point["soft_tokens"], point["length"]) for point in found["best"]] == [(1, 8), (2, 6)]
+    assert found["ended_by"] == {"1": "receiver", "2": "receiver"}

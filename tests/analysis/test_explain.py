@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,10 +12,13 @@ from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.data.readers import GENERATED_ROWS, read_task
 from latentwire.data.task import load_task
 from latentwire.errors import UsageError
+from latentwire.messages.settings import MessageSettings
+from latentwire.messages.spans import find_spans, joined
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.prompts import Prompt
+from latentwire.report.explanation import head_lines
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +83,7 @@ def test_attention_is_shared_out_completely_and_the_model_is_put_back(family: st
     model = load_receiver(family_folder[family], device="cpu")
     before = model.model.config._attn_implementation
     soft = SoftTokens(torch.randn(1, 3, model.width), torch.ones(1, 3, dtype=torch.bool))
-    own, how, elsewhere = attention_on(model, Prompt("Read:", "\nQuestion: How many?\nAnswer:"), soft, [5, 6, 2])
+    own, how, _, elsewhere = attention_on(model, Prompt("Read:", "\nQuestion: How many?\nAnswer:"), soft, [5, 6, 2])
     assert (how, len(own)) == ("attention", 3)
     assert sum(own) + elsewhere == pytest.approx(1, abs=1e-3)
     assert min(own) > 0
@@ -88,7 +93,7 @@ def test_attention_is_shared_out_completely_and_the_model_is_put_back(family: st
 def test_attention_is_that_of_the_right_places(receiver: Receiver) -> None:
     """The same numbers as from the model's own call, place by place."""
     prompt, soft = Prompt("", "\nAnswer:"), SoftTokens(receiver.embed(torch.tensor([[40, 41]])), torch.ones(1, 2, dtype=torch.bool))
-    own, _, _ = attention_on(receiver, prompt, soft, [7, receiver.end_id])
+    own, *_ = attention_on(receiver, prompt, soft, [7, receiver.end_id])
     before, after = receiver.prompter.prefix_ids(prompt)
     ids = torch.tensor([[*before, 40, 41, *after, 7]])
     eager = load_receiver("nano-mistral", device="cpu")
@@ -105,7 +110,7 @@ def test_without_attention_weights_gradients_say_it(receiver: Receiver, monkeypa
 
     monkeypatch.setattr(receiver.model, "set_attn_implementation", refuse)
     soft = SoftTokens(torch.randn(1, 4, receiver.width), torch.ones(1, 4, dtype=torch.bool))
-    own, how, _ = attention_on(receiver, Prompt("", "\nAnswer:"), soft, [5, receiver.end_id])
+    own, how, *_ = attention_on(receiver, Prompt("", "\nAnswer:"), soft, [5, receiver.end_id])
     assert (how, len(own)) == ("gradient", 4)
     assert sum(own) == pytest.approx(1, abs=1e-4)
 
@@ -171,3 +176,32 @@ def test_rows_are_found_by_number_and_by_id(monkeypatch: pytest.MonkeyPatch) -> 
     for row, words in (("-1", "row -1 does not exist"), ("nobody", "none has the id 'nobody'")):
         with pytest.raises(UsageError, match=words):
             one_row(task, row, split="test", data_dir=None)
+
+
+def test_text_beside_the_soft_tokens_is_shown_and_weighed(sender: Sender, receiver: Receiver) -> None:
+    task = load_task("tinyworld_record1")
+    row = read_task(task, "test", max_rows=1).examples[0]
+    bridge = bridge_between(sender, receiver)
+    bridge.message = MessageSettings(verbatim="rules")
+    found = explain(task, row, split="test", sender=sender, bridge=bridge, receiver=receiver)
+    assert found.verbatim == joined(find_spans(row.sender_prompt))
+    with torch.no_grad():
+        prefix = receiver.prefix([row.receiver_prompt], bridge(sender.read([row.sender_prompt])))
+        (alone,) = receiver.answer_log_probs(prefix, [receiver.answer_ids(row.receiver_prompt, row.answer)])[0].sum(dim=1).tolist()
+    assert found.gold_without_verbatim == pytest.approx(alone, abs=1e-4)
+    assert found.attention_on_verbatim > 0
+    shares = [story.attention for story in found.soft_tokens]
+    assert sum(shares) + found.attention_on_verbatim + found.attention_elsewhere == pytest.approx(1, abs=1e-4)
+    head = "\n".join(head_lines(found))
+    assert repr(found.verbatim) in head
+    assert "the others make up" not in head
+
+
+def test_an_answer_is_right_as_the_metric_has_it(sender: Sender, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load_task("tinyworld_record1")
+    row = read_task(task, "test", max_rows=1).examples[0]
+    bridge = bridge_between(sender, receiver)
+    found = explain(task, row, split="test", sender=sender, bridge=bridge, receiver=receiver)
+    assert not found.right
+    other = replace(row, answers=(row.answer, found.predicted))
+    assert explain(task, other, split="test", sender=sender, bridge=bridge, receiver=receiver).right

@@ -17,7 +17,7 @@ from latentwire.analysis.limits import (
     read_limits,
     write_limits,
 )
-from latentwire.errors import ArtefactError, DataError
+from latentwire.errors import ArtefactError, DataError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "docs" / "data" / "demo_results.json"
@@ -90,7 +90,7 @@ def test_seeds_that_began_from_their_own_stage_one_join(tmp_path: Path) -> None:
     other["run"]["config"]["seed"] = 7
     path = tmp_path / "results.json"
     path.write_text(json.dumps(other))
-    joined = merged(entries_of(DEMO)[0], entries_of(path)[0])
+    joined = merged(entries_of(DEMO, command="make demo")[0], entries_of(path)[0])
     assert len(joined) == 7
     assert all(len(one.seeds) == 2 for one in joined)
 
@@ -103,7 +103,7 @@ def test_a_setting_that_came_later_and_was_left_alone_makes_no_other_entry(tmp_p
             row["seed"] = 7 if row["seed"] is not None else None
         path = tmp_path / "results.json"
         path.write_text(json.dumps(results))
-        return len(merged(entries_of(DEMO)[0], entries_of(path)[0]))
+        return len(merged(entries_of(DEMO, command="make demo")[0], entries_of(path)[0]))
 
     assert joined(lambda config: config["training"].pop("log_every")) == 7
     assert joined(lambda config: config.setdefault("packing", {}).update(redrawn=0.0)) == 7
@@ -168,3 +168,33 @@ def test_every_shipped_entry_names_no_place_of_one_machine() -> None:
     text = LIMITS_FILE.read_text()
     assert json.loads(text)["schema_version"] == 1
     assert '"/' not in text
+
+
+def test_the_command_of_an_entry_is_one_that_runs(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    own = tmp_path / "own" / "results.json"
+    own.write_text(DEMO.read_text())
+    assert {found.command for location in (own, own.parent) for found in entries_of(location)[0]} == {"latentwire eval runs/own"}
+    with pytest.raises(UsageError, match="--command"):
+        entries_of(DEMO)
+    compared = json.loads(DEMO.read_text())
+    del compared["run"]["models"]["bridge"]
+    own.write_text(json.dumps(compared))
+    with pytest.raises(UsageError, match="--command"):
+        entries_of(own.parent)
+
+
+def test_an_entry_keeps_the_commands_of_all_its_seeds() -> None:
+    first, second = entry(0.8, seed=1, command="latentwire eval runs/s1"), entry(0.9, seed=2, command="latentwire eval runs/s2")
+    (both,) = merged([first], [second])
+    assert both.command == "latentwire eval runs/s1; latentwire eval runs/s2"
+    (again,) = merged([both], [second])
+    assert again.command == both.command
+    (replaced,) = merged([first], [entry(0.7, seed=1, command="latentwire eval runs/s3")])
+    assert replaced.command == "latentwire eval runs/s3"
+
+
+def test_of_a_task_what_works_comes_first() -> None:
+    lines = limits_page([entry(0.2, rate="poor"), entry(0.3, rate="all", text_score=0.0), entry(0.95, rate="good")]).splitlines()
+    order = [next(rate for rate in ("poor", "all", "good") if f", {rate} |" in line) for line in lines if line.startswith("| **")]
+    assert order == ["good", "all", "poor"]

@@ -28,6 +28,7 @@ from latentwire.bridges import bridge_config
 from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.errors import ArtefactError
 from latentwire.evaluation.statistics import Estimate
+from latentwire.messages.settings import MessageSettings
 from latentwire.models.receiver import load_receiver
 from latentwire.models.sender import SenderStates, load_sender
 from latentwire.models.soft_tokens import SoftTokens
@@ -204,3 +205,18 @@ def test_a_verdict_is_that_of_the_worst_check_and_a_failure_can_be_allowed() -> 
     assert verdict_of(checks) == "no"
     assert verdict_of(allowing(checks, ["prompts"])) == "no"
     assert verdict_of(allowing(checks, ["targets"])) == "risky"
+
+
+@pytest.mark.parametrize(
+    ("message", "label", "status"),
+    [({}, "pooled", "pass"), ({}, "pooled@int4", "skip"), ({"precision": "int4"}, "pooled@int4", "pass"),
+     ({"precision": "int4"}, "pooled", "skip"), ({"verbatim": "rules"}, "pooled+rules", "pass"),
+     ({"verbatim": "rules"}, "pooled", "skip")],
+)  # fmt: skip
+def test_what_was_measured_with_other_messages_does_not_decide(
+    record1: Posed, message: dict[str, Any], label: str, status: str
+) -> None:
+    config = record1.config.model_copy(update={"message": MessageSettings(**message)})
+    rate = bridge_config(record1.config.bridge).describe_rate()
+    found = entry(0.95, sender=record1.sender.name, receiver=record1.receiver.name, bridge=label, rate=rate)
+    assert measured_before(replace(record1, config=config), [found]).status == status

@@ -14,6 +14,7 @@ from latentwire.errors import ArtefactError, DataError, UsageError
 from latentwire.files import read_json
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.soft_tokens import SoftTokens
+from latentwire.report.recall import _rate
 from latentwire.training.pretraining import control_tokens, prepare_texts
 from latentwire.training.run import train_run
 from tests.training.test_pretraining import small_config as stage_one_config
@@ -52,6 +53,8 @@ def test_a_fact_is_found_whole_or_not_at_all() -> None:
     assert share_found(["47", "Ann"], "Anna has 147, or 4,700, or 47.5") == 0
     assert share_found(["47", "Ann"], "47 of them") == 0.5
     assert share_found(["$1,200"], "for $1,200") == 1
+    assert share_found(["10", "30", "5", "12", "3"], "at 10:30, it is -5 on 12/03/2024, 1–3 km") == 0
+    assert share_found(["5", "12"], "(5 of them, 12: a dozen)") == 1
 
 
 def test_soft_tokens_that_are_embeddings_spell_their_words(receiver: Receiver) -> None:
@@ -127,3 +130,12 @@ def test_mistakes_are_named(stage_one: Path, tmp_path: Path) -> None:
     (tmp_path / "control_tokens.safetensors").write_bytes(b"cut")
     with pytest.raises(ArtefactError, match="pretrain the bridge again"):
         control_tokens(tmp_path, "repeat")
+
+
+def test_what_the_receiver_reads_itself_stands_at_the_rate_of_its_own_run() -> None:
+    def points(tokens: float) -> list[RecallPoint]:
+        readers = (("message", tokens), ("shuffled", tokens), ("text", 10.0))
+        return [{"reader": reader, "message_tokens": size, "sender_tokens": 20.0} for reader, size in readers]  # type: ignore[typeddict-item]
+
+    both = [*points(20.0), *points(10.0)]
+    assert [_rate(both, point) for point in both] == [1.0] * 3 + [0.5] * 3

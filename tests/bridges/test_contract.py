@@ -241,3 +241,12 @@ def test_unknown_setting_is_refused_by_name(name: str) -> None:
     name = config_of(name).name
     with pytest.raises(ConfigError, match=rf"'{name}': unknown key 'hiden_size'; "):
         bridge_config({"name": name, "hiden_size": 8})
+
+
+def test_a_bridge_whose_training_failed_is_named(name: str) -> None:
+    bridge = build(name)
+    assert bridge.with_finite_weights() is bridge
+    with torch.no_grad():
+        next(bridge.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(ArtefactError, match="no finite numbers"):
+        bridge.with_finite_weights()

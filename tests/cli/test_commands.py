@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from latentwire.cli.app import main
+from latentwire.config import RunConfig
 from latentwire.files import file_digest
 from latentwire.models.nano.specs import NANO_SPECS
 
@@ -251,3 +254,35 @@ def test_a_run_begins_from_stage_one_which_is_trained_once(tmp_path: Path, capsy
     assert file_digest(tmp_path / "stage1" / "bridge" / "model.safetensors") == trained
     assert main(["train", NANO, *SMALL, "--set", f"bridge.init={tmp_path / 'stage1'}", "--set", "bridge.hidden_size=64"]) == 1
     assert "hidden_size: 384 there, 64 here" in capsys.readouterr().err
+
+
+def paper_config(name: str, monkeypatch: pytest.MonkeyPatch, *flags: str) -> RunConfig:
+    """The run config that a script of the paper makes of its flags; nothing is run."""
+    spec = spec_from_file_location(name, ROOT / "telepathy" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    given: list[RunConfig] = []
+    monkeypatch.setattr("latentwire.cli.compare.run_comparison", lambda config, **more: given.append(config))
+    monkeypatch.setattr("latentwire.cli.train.run_training", lambda config, **more: given.append(config))
+    monkeypatch.setattr(
+        "latentwire.models.source.resolve", lambda name: SimpleNamespace(config=SimpleNamespace(num_hidden_layers=32))
+    )
+    monkeypatch.setattr("sys.argv", [name, *flags])
+    module.main(module.parse())
+    return given[0]
+
+
+def test_self_bridge_is_the_papers_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = paper_config("train_telepathy", monkeypatch)
+    beside = paper_config("run_baselines", monkeypatch, "--baseline", "self_bridge")
+    assert (beside.bridge, beside.sender.layer) == (bridge.bridge, bridge.sender.layer)
+    assert bridge.sender.layer == 31
+
+
+def test_most_rows_hold_for_both_splits_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = paper_config("train_telepathy", monkeypatch, "--max_samples", "50").data
+    assert (data.train_rows, data.validation_rows) == (50, 50)
+    data = paper_config("train_telepathy", monkeypatch, "--max_samples", "9000").data
+    assert (data.train_rows, data.validation_rows) == (9000, 500)

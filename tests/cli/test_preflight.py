@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from latentwire.analysis.preflight import model_checks
 from latentwire.analysis.preflight import run as preflight
 from latentwire.analysis.preflight.findings import Check, Status
 from latentwire.analysis.preflight.model_checks import MeasuredBits
+from latentwire.analysis.preflight.run import subject
 from latentwire.cli.app import main
+from latentwire.evaluation.run_folder import run_folder_of
 from latentwire.training.run import train_run
 from tests.analysis.test_row_checks import gsm8k  # noqa: F401
 from tests.training.test_trainer import small_config
@@ -121,7 +126,7 @@ def test_a_row_is_explained_on_the_terminal_as_json_and_on_paper(
     assert main(["explain", str(run), "--row", "3", "--out", str(tmp_path / "row.html")]) == 0
     shown = capsys.readouterr().out
     assert "nearest vocabulary (cosine)" in shown
-    assert "receiver reads: ⟨message⟩ Question:" in shown
+    assert "receiver reads: ⟨message⟩ ⏎ Question:" in shown
     page = (tmp_path / "row.html").read_text()
     assert "<svg" in page
     assert "nearest vocabulary (cosine)" in page
@@ -136,7 +141,7 @@ def test_a_row_is_explained_on_the_terminal_as_json_and_on_paper(
     ("arguments", "code", "message"),
     [
         (["runs/nowhere"], 1, "'runs/nowhere' holds no run"),
-        (["RUN", "--row", "-1"], 2, "row -1 does not exist: tinyworld_record1 has 1 rows in test (0-0)"),
+        (["RUN", "--row", "-1"], 2, "row -1 does not exist: rows count from 0"),
         (["RUN", "--out", "row.gif"], 2, "--out 'row.gif' does not fit; end it in .html"),
         (["RUN", "--split", "tset"], 2, "unknown split 'tset'; did you mean test?"),
     ],
@@ -166,7 +171,9 @@ def test_limits_are_added_shown_and_written(tmp_path: Path, capsys: pytest.Captu
     assert main(["limits", "--file", str(data)]) == 0
     assert "nothing is measured yet" in capsys.readouterr().err
     demo = str(ROOT / "docs" / "data" / "demo_results.json")
-    assert main(["limits", "add", str(ROOT / "docs" / "data" / "trec_compare.json"), demo, "--file", str(data)]) == 1
+    assert (
+        main(["limits", "add", str(ROOT / "docs" / "data" / "trec_compare.json"), demo, "--command", "x", "--file", str(data)]) == 1
+    )
     assert not data.exists()
     assert main(["limits", "add", demo, "--file", str(data), "--command", "make demo"]) == 0
     assert main(["limits", "page", "--file", str(data), "--out", str(page)]) == 0
@@ -176,3 +183,29 @@ def test_limits_are_added_shown_and_written(tmp_path: Path, capsys: pytest.Captu
     listed = json.loads(capsys.readouterr().out)
     assert {entry["task"] for entry in listed} >= {"tinyworld_topic", "tinyworld_code24"}
     assert {entry["verdict"] for entry in listed} <= {"works", "risky", "fails"}
+
+
+def test_of_another_bridge_than_the_runs_nothing_is_known(run: Path, tmp_path: Path) -> None:
+    assert subject(str(run)).run_folder == subject(str(run / "bridge")).run_folder == run
+    changed = subject(str(run), overrides=["bridge.hidden_size=32"])
+    assert (changed.run_folder, changed.artefact) == (None, None)
+
+
+def test_a_run_may_be_called_bridge(run: Path, tmp_path: Path) -> None:
+    named = tmp_path / "bridge"
+    copytree(run, named)
+    assert run_folder_of(named) == named
+    assert run_folder_of(named / "bridge") == named
+
+
+def test_bridges_of_failed_trainings_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "run"
+    copytree(run, broken)
+    weights = broken / "bridge" / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in tensors.items()}, weights)
+    for command in (["recall", "--texts", "gsm8k"], ["capacity"], ["preflight", "--bridge"], ["explain"]):
+        assert main([*command, str(broken)]) == 1, command
+        shown = capsys.readouterr().err
+        assert "no finite numbers" in shown
+        assert "Traceback" not in shown

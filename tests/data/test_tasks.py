@@ -237,7 +237,7 @@ def test_prompts_are_filled_and_the_message_has_its_place(tmp_path: Path) -> Non
     [
         ({"label": 7}, {}, r"row test-0: label 7 is outside the map of 2 options \(no, yes\); check .* in mine.yaml"),
         ({"label": -1}, {}, r"row test-0: label -1 is outside the map"),
-        ({"label": None}, {}, r"row test-0: label None is outside the map"),
+        ({"label": None}, {}, r"row test-0: field 'label' is null"),
         ({"key": "Z"}, {"answer": {"field": "key", "as": "letter"}}, r"label 'Z' is outside the map"),
         ({"key": "maybe"}, {"answer": {"field": "key", "as": "text"}}, r"label 'maybe' is outside the map"),
         ({"true": "yes"}, {"answer": {"field": "true", "as": "boolean"}}, r"label 'yes' is outside the map"),
@@ -335,3 +335,32 @@ def test_a_task_is_posed_in_its_variant_by_the_run_config(tmp_path: Path) -> Non
         DataError, match=r"the target has \d+ tokens of 'nano-mistral@2', max_new_tokens is 3; raise it in mine.yaml"
     ):
         train_run(config)
+
+
+@pytest.mark.parametrize(
+    ("row", "changes", "words"),
+    [
+        ({"text": None}, {}, "field 'text' is null"),
+        ({"label": None}, {}, "field 'label' is null"),
+        ({"choices": {"text": ["flat", None]}}, {"options": {"field": "choices.text"}}, "field 'choices.text' is null"),
+        ({"choices": {}}, {"options": {"field": "choices.text"}}, "field 'choices.text' is missing"),
+        ({"text": "half a \ud83d"}, {}, "is no character of Unicode text"),
+        ({"label": "--1"}, {}, "label '--1' is outside the map"),
+        ({"label": "²"}, {}, "label '²' is outside the map"),
+    ],
+)
+def test_rows_that_cannot_be_read_are_named(tmp_path: Path, row: dict[str, Any], changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=f"row 7: .*{words}"):
+        only(tmp_path, {**ROW, **row, "id": "7"}, **changes)
+
+
+def test_a_null_among_free_answers_is_no_word(tmp_path: Path) -> None:
+    free = {"kind": "generation", "options": None, "metrics": ["exact_match"], "max_new_tokens": 8}
+    with pytest.raises(DataError, match="null"):
+        only(tmp_path, {**ROW, "label": ["round", None]}, **free)
+
+
+def test_a_label_is_found_among_options_that_are_written_otherwise(tmp_path: Path) -> None:
+    options = {"list": ["card_arrival", "lost_card"], "replace": {"_": " "}}
+    example = only(tmp_path, {**ROW, "label": "lost_card"}, options=options, answer={"field": "label", "as": "text"})
+    assert (example.label, example.answer) == (1, "lost card")

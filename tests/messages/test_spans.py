@@ -85,3 +85,10 @@ def test_four_times_the_text_takes_about_four_times_as_long(part: str) -> None:
 
     # what takes next to no time has no ratio
     assert shortest(20_000) < 10 * shortest(5_000) + 0.02
+
+
+def test_time_stamps_and_sums_stay_whole() -> None:
+    assert find_spans("it was 2024-03-12T10:30 and 2024-03-12T10:30:15.25+01:00 there") == [
+        "2024-03-12T10:30", "2024-03-12T10:30:15.25+01:00",
+    ]  # fmt: skip
+    assert find_spans("we paid 1.200,50 € for it") == ["1.200,50 €"]

@@ -27,7 +27,7 @@ def results(*rows: ResultRow, seed: int = 1, **config: Any) -> Results:
         state="completed", config={"seed": seed, "output_dir": f"runs/{seed}", **config}, seeds=[seed], git={}, versions={},
         models={}, hardware={}, data_revisions={}, partial=[], notes={}, prompt_hashes={},
     )  # fmt: skip
-    return Results(schema_version=2, run=info, rows=list(rows))
+    return Results(schema_version=2, run=info, rows=[{**item, "seed": seed} for item in rows])
 
 
 TEXT = (row("receiver_only", 0, 0.1), row("receiver_text", 40, 0.9), row("text_relay", 30, 0.8))
@@ -155,3 +155,10 @@ def test_other_configs_are_other_lines_whatever_their_folders_are_called() -> No
     assert {point.series: len(point.seeds) for point in points} == {
         "bridge:pooled+rules (seed1) 1": 2, "bridge:pooled+rules (seed1) 2": 1,
     }  # fmt: skip
+
+
+def test_a_run_that_stands_twice_is_one_and_few_rows_are_not_mixed_with_many() -> None:
+    few = tuple({**item, "n": 10, "value": 0.1} for item in bridges(0.7))
+    runs = [("a", results(*bridges(0.7))), ("copy", results(*bridges(0.7))), ("few", results(*few, seed=2))]  # type: ignore[arg-type]
+    point = by_label(collect_points(runs))["bridge:pooled+rules", "int4"]
+    assert (point.seeds, point.n) == (pytest.approx((0.5,)), 100)

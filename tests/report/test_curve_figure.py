@@ -34,6 +34,7 @@ def test_seeds_are_one_line_wherever_their_stage_one_lies(tmp_path: Path) -> Non
         ("stage", (1, 2), (100,)),
     ]
     assert curves[0].scores == pytest.approx((0.3, 0.7))
+    assert read_curves([tmp_path / "plain-seed2", run(tmp_path / "copy-seed2", {100: 0.4}, seed=2)])[0].seeds == (2,)
     assert [curves[0].reaches(score) for score in (0.3, 0.31, 0.9)] == [100, 200, None]
 
 

@@ -127,3 +127,8 @@ def test_only_targets_are_predicted_and_answers_end_with_the_end_token() -> None
     assert tokenizer.decode(wanted[:-1]).strip() == "2"
     assert wanted[-1] == tokenizer.eos_token_id
     assert ids[0] == tokenizer.bos_token_id
+
+
+def test_a_text_file_is_read_whatever_its_name(text_dir: Path) -> None:
+    assert PlainText(text_dir / "prose_test.txt").texts == ["never read"]
+    assert "never read" not in PlainText(text_dir).texts

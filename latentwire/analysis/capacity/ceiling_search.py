@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from latentwire.analysis.capacity.ceiling import GROWTH, CeilingSettings, fit_codes
 from latentwire.analysis.capacity.codes import Alphabet, Wording
 from latentwire.analysis.capacity.file import Ceiling, CeilingPoint, Interval
@@ -50,27 +52,33 @@ class CeilingSearch:
         for soft_tokens in sorted(set(self.settings.soft_tokens)):
             tried, ended_by[str(soft_tokens)] = self._grow(soft_tokens, start)
             points += sorted(tried, key=lambda point: point["length"])
-            held = [point for point in tried if point["exact"]["value"] >= HELD_SHARE]
+            held = list(filter(_holds, tried))
             if held:
                 best.append(max(held, key=lambda point: point["length"]))
                 start = GROWTH.index(best[-1]["length"])
         return Ceiling(settings=self.settings.model_dump(mode="json"), points=points, best=best, ended_by=ended_by)
 
     def _grow(self, soft_tokens: int, start: int) -> tuple[list[CeilingPoint], str]:
-        """Up from ``start`` (a place in ``GROWTH``) until codes are not held; where the first are not, down until they are."""
+        """Up from ``start`` (a place in ``GROWTH``) until codes are not held; where the first are not, down until they are.
+
+        With why no longer ones were tried (``Ceiling.ended_by``).
+        """
         tried: list[CeilingPoint] = []
+        ended_by = "longest"
         for length in GROWTH[start:]:
             if not self._fits(soft_tokens, length):
-                return tried, "receiver"
-            tried.append(self._point(soft_tokens, length))
-            if tried[-1]["exact"]["value"] < HELD_SHARE:
+                ended_by = "receiver"
                 break
-        if len(tried) == 1:
-            for length in reversed(GROWTH[:start]):
+            tried.append(self._point(soft_tokens, length))
+            if not _holds(tried[-1]):
+                ended_by = "inexact"
+                break
+        for length in reversed(GROWTH[:start]):
+            if any(map(_holds, tried)):
+                break
+            if self._fits(soft_tokens, length):
                 tried.append(self._point(soft_tokens, length))
-                if tried[-1]["exact"]["value"] >= HELD_SHARE:
-                    break
-        return tried, "inexact"
+        return tried, ended_by
 
     def _fits(self, soft_tokens: int, length: int) -> bool:
         answer = code_ids(self.receiver, self.wording, self.alphabet.draw(length, 1))[0]
@@ -78,12 +86,16 @@ class CeilingSearch:
 
     def _point(self, soft_tokens: int, length: int) -> CeilingPoint:
         key = f"{soft_tokens} soft tokens, {length} symbols"
-        known = self.known()
-        own = known.setdefault(self.identity, {})
-        if key not in own:
-            own[key] = self._measured(soft_tokens, length)
+        kept = self.known().get(self.identity, {})
+        if key in kept:
+            return kept[key]
+        point = self._measured(soft_tokens, length)
+        # other searches may have written meanwhile
+        with FileLock(self.kept_in.with_name(f".{self.kept_in.name}.lock")):
+            known = self.known()
+            known.setdefault(self.identity, {})[key] = point
             write_json(self.kept_in, known)
-        return own[key]
+        return point
 
     def _measured(self, soft_tokens: int, length: int) -> CeilingPoint:
         what = f"ceiling, {soft_tokens} soft token{'s' if soft_tokens > 1 else ''}, codes of {length}"
@@ -132,6 +144,10 @@ class CeilingSearch:
         if not (isinstance(content, dict) and all(isinstance(points, dict) for points in content.values())):
             raise ArtefactError(f"{str(self.kept_in)!r} holds no points of a ceiling; name another file with --ceiling_file")
         return content
+
+
+def _holds(point: CeilingPoint) -> bool:
+    return point["exact"]["value"] >= HELD_SHARE
 
 
 def interval(values: list[float]) -> Interval:

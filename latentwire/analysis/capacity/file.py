@@ -64,7 +64,7 @@ class Ceiling(TypedDict):
     points: list[CeilingPoint]
     #: for each number of soft tokens the longest codes of which at least half are exact
     best: list[CeilingPoint]
-    #: for each number of soft tokens why no longer codes were tried: ``inexact``, or ``receiver`` (no room for them)
+    #: for each number of soft tokens what ended the search: ``inexact``, ``receiver`` (no room), ``longest`` (all tried)
     ended_by: dict[str, str]
 
 

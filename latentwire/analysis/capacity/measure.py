@@ -106,7 +106,7 @@ def measure_capacity(request: CapacityRequest, *, watch: Watch = lambda what, do
     request.check()
     alphabet = load_alphabet(request.alphabet)
     config = saved_config(request.run_folder)
-    bridge = Bridge.from_pretrained(request.run_folder / ARTEFACT_FOLDER)
+    bridge = Bridge.from_pretrained(request.run_folder / ARTEFACT_FOLDER).with_finite_weights()
     if bridge.pair is None:
         raise ArtefactError(f"the bridge in {str(request.run_folder)!r} does not say which models it connects; train it again")
     wording = _wording(request, bridge.pair)

@@ -318,7 +318,8 @@ def measured_before(posed: Posed, entries: Sequence[LimitEntry], *, measured_now
     name, kind = "measured before", kind_of(posed.task)
     settings = bridge_config(posed.config.bridge)
     own = [entry for entry in entries if entry.task == posed.task.name]
-    same = [entry for entry in own if entry.bridge.partition("@")[0] == settings.name and entry.rate == settings.describe_rate()]
+    label = settings.name + posed.config.message.suffix
+    same = [entry for entry in own if (entry.bridge, entry.rate) == (label, settings.describe_rate())]
     if not own:
         of_kind = [entry for entry in entries if entry.kind == kind]
         counts = Counter(entry.verdict for entry in of_kind)
@@ -334,7 +335,13 @@ def measured_before(posed: Posed, entries: Sequence[LimitEntry], *, measured_now
     )
     numbers: dict[str, float | int | str | None] = {"score": entry.score, "relative": entry.relative, "verdict": entry.verdict}
     if measured_now or not same or not _is_pair(entry, posed):
-        other = "another bridge or rate" if not same else "another pair" if not _is_pair(entry, posed) else "an earlier run"
+        other = (
+            "another bridge, rate or kind of message"
+            if not same
+            else "another pair"
+            if not _is_pair(entry, posed)
+            else "an earlier run"
+        )
         return Check(name, "skip", f"{text}: {other}", mend="see `latentwire limits`", numbers=numbers)
     if entry.reader_is_weak:
         text += "; the receiver itself hardly reads this task"

@@ -34,7 +34,7 @@ from latentwire.config import RunConfig, build_config, load_config
 from latentwire.data.task import load_task
 from latentwire.errors import ArtefactError, UnknownNameError, UsageError
 from latentwire.evaluation.run import load_parts
-from latentwire.files import read_json
+from latentwire.evaluation.run_folder import is_run, run_folder_of
 from latentwire.models.chat import style_name
 from latentwire.models.receiver import load_receiver
 from latentwire.training.run import ARTEFACT_FOLDER, CONFIG_FILE, load_prompters
@@ -153,7 +153,7 @@ class _Models:
     """The receiver; with a trained bridge also that and the sender, checked against each other."""
 
     def __init__(self, request: PreflightRequest) -> None:
-        self.bridge = None if request.artefact is None else Bridge.from_pretrained(request.artefact)
+        self.bridge = None if request.artefact is None else Bridge.from_pretrained(request.artefact).with_finite_weights()
         self.sender = None
         if self.bridge is not None:
             parts = load_parts(request.config, self.bridge, device=request.device, writer=False)
@@ -211,12 +211,12 @@ def _built(content: dict[str, Any], tasks: Sequence[str], overrides: Sequence[st
 
 def _from_folder(location: str, tasks: Sequence[str], overrides: Sequence[str]) -> Subject:
     folder = Path(location).expanduser()
-    if folder.name == ARTEFACT_FOLDER and _is_run(folder.parent):
-        folder = folder.parent
-    if _is_run(folder):
-        artefact = folder / ARTEFACT_FOLDER
-        trained = (artefact / WEIGHTS_FILE).is_file() and not any(item.startswith("bridge.") for item in overrides)
-        return Subject(load_config(folder / CONFIG_FILE, overrides), folder, str(artefact) if trained else None)
+    folder = run_folder_of(folder)
+    if is_run(folder):
+        config, artefact = load_config(folder / CONFIG_FILE, overrides), folder / ARTEFACT_FOLDER
+        if any(item.startswith("bridge.") for item in overrides):  # another bridge, of which the run knows nothing
+            return Subject(config)
+        return Subject(config, folder, str(artefact) if (artefact / WEIGHTS_FILE).is_file() else None)
     if folder.is_dir() and not (folder / ARTEFACT_CONFIG).is_file():
         raise ArtefactError(
             f"{location!r} holds neither a run nor a bridge (no config.json); train one with `latentwire train CONFIG`"
@@ -232,11 +232,3 @@ def _from_folder(location: str, tasks: Sequence[str], overrides: Sequence[str]) 
         "prompt_style": style_name(pair.receiver_style),
     }
     return Subject(_built(content, tasks, overrides, where=f"bridge {location!r}"), None, location)
-
-
-def _is_run(folder: Path) -> bool:
-    """Whether the folder's config is that of a run, and not that of an artefact."""
-    if not (folder / CONFIG_FILE).is_file():
-        return False
-    content = read_json(folder / CONFIG_FILE, what="run config")
-    return isinstance(content, dict) and "identity" in content
