@@ -309,6 +309,8 @@ def read_mapping(path: Path, *, what: str) -> dict[str, Any]:
     """
     import yaml
 
+    if path.is_dir():
+        raise ConfigError(f"{what} {str(path)!r} is a folder; give a YAML file in it")
     if not path.is_file():
         present = ", ".join(sorted(str(item) for item in Path("configs").glob("*.yaml"))) or "none in ./configs"
         raise ConfigError(f"{what} {str(path)!r} does not exist; ready configs: {present}")
@@ -317,7 +319,7 @@ def read_mapping(path: Path, *, what: str) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{what} {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{what} {str(path)!r} holds no mapping")
+        raise ConfigError(f"{what} {str(path)!r} holds no `key: value` lines")
     return content
 
 

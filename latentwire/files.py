@@ -37,6 +37,25 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Raises ``LatentWireError`` where nothing can be written into the folder, or where it cannot be made. Makes nothing."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise LatentWireError(f"cannot write into {str(folder)!r}: {str(there)!r} is a file; name another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise LatentWireError(f"cannot write into {str(folder)!r}: permission denied on {str(there)!r}; name another folder")
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it, if there is one."""
+    import shutil
+
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with replacing(path) as temporary:
@@ -54,8 +73,8 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, *, what: str = "file") -> Any:
-    """Parsed JSON. Raises ``ArtefactError`` where the file is missing, unreadable, cut or not JSON."""
+def read_json(path: Path, *, what: str = "file", mend: str = "delete it and run again") -> Any:
+    """Parsed JSON. Raises ``ArtefactError`` where the file is missing, unreadable, cut or not JSON; ``mend``: what helps then."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -63,7 +82,7 @@ def read_json(path: Path, *, what: str = "file") -> Any:
     except OSError as error:
         raise ArtefactError(f"{what} {str(path)!r} cannot be read ({error.strerror})") from None
     except (ValueError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"{what} {str(path)!r} is cut or corrupt ({error}); delete it and run again") from None
+        raise ArtefactError(f"{what} {str(path)!r} is cut or corrupt ({error}); {mend}") from None
 
 
 def digest(*parts: str | bytes) -> str:

@@ -154,6 +154,8 @@ class Telepathy:
         if len(questions) != len(message):
             raise UsageError(f"{len(message)} contexts were sent, {len(questions)} questions asked; give one question per context")
         for number, question in enumerate(questions):
+            if not question.strip():
+                raise UsageError(f"question {number} is empty; ask something, for example 'How many apples?'")
             if why := not_text(question):
                 raise DataError(f"question {number} {why}; mend it")
         before, _, after = self.pair.receiver_prompt.partition("{message}")

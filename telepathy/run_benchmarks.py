@@ -11,11 +11,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from latentwire.cli.paper import run_script
+from latentwire.experiments.terminal import Parser
 
 
 def parse() -> argparse.Namespace:
     """The command line. The models come with the checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--benchmark",
         nargs="+",

@@ -159,8 +159,8 @@ def test_missing_key_is_named(key: str) -> None:
     [
         (b"task: [sst2\nsender: {", "is not YAML"),
         (b"\xff\xfe\x00t", "is not YAML"),
-        (b"just a line", "holds no mapping"),
-        (b"", "holds no mapping"),
+        (b"just a line", "holds no `key: value` lines"),
+        (b"", "holds no `key: value` lines"),
     ],
 )
 def test_file_that_is_no_config_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:

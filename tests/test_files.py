@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from latentwire.errors import ArtefactError, LatentWireError
-from latentwire.files import digest, file_digest, read_json, replacing, write_json, write_text
+from latentwire.files import check_writable, digest, file_digest, read_json, replacing, write_json, write_text
 
 
 class StoppedError(Exception):
@@ -111,3 +111,14 @@ def test_file_digest_is_sha256_as_other_tools_give_it(tmp_path: Path) -> None:
 def test_a_folder_in_place_of_a_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="cannot be read"):
         read_json(tmp_path, what="ceiling file")
+
+
+def test_a_folder_that_cannot_be_written_into_is_named_and_none_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LatentWireError, match="is a file"):
+        check_writable(tmp_path / "file" / "below")
+    check_writable(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(LatentWireError, match="permission denied on"):
+        check_writable(tmp_path / "new" / "folder")

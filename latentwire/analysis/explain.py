@@ -16,7 +16,6 @@ Shapes: S sender tokens, K soft tokens, D_s / D_r sender / receiver width, V voc
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,7 +36,7 @@ from latentwire.analysis.message_views import (
 )
 from latentwire.bridges.base import Bridge
 from latentwire.data.budget import fit_rows
-from latentwire.data.readers import TaskRows, read_task
+from latentwire.data.readers import read_one
 from latentwire.data.task import Example, Task, load_task
 from latentwire.errors import UsageError
 from latentwire.evaluation.metrics import METRICS
@@ -131,33 +130,10 @@ def explain_run(
         )
     posed = load_task(task or config.task[0], config.variant)
     bridge = Bridge.from_pretrained(run_folder / ARTEFACT_FOLDER).with_finite_weights()
-    example = one_row(posed, row, split=split, data_dir=data_dir or config.data.data_dir)
+    rows = read_one(posed, row, split=split, data_dir=data_dir or config.data.data_dir)
     parts = load_parts(config, bridge, device=device, writer=False)
-    rows = read_rows_of(posed, example, split, parts.sender, parts.receiver)
-    return explain(posed, rows, split=split, sender=parts.sender, bridge=bridge, receiver=parts.receiver)
-
-
-def one_row(task: Task, row: str, *, split: str, data_dir: str | None) -> Example:
-    """Row number or id ``row`` of a split, as ``latentwire tasks show`` counts."""
-    number = int(row) if re.fullmatch(r"-?[0-9]+", row) else None
-    generated = task.config.source.generated is not None
-    most = max(number, 0) + 1 if generated and number is not None else None
-    examples = read_task(task, split, data_dir=data_dir, max_rows=most).examples
-    by_id = next((example for example in examples if example.id == row), None)
-    if by_id is not None:
-        return by_id
-    if number is not None and number < 0:
-        raise UsageError(f"row {row} does not exist: rows count from 0")
-    if number is None or number >= len(examples):
-        ids = "" if number is not None else f", and none has the id {row!r}"
-        raise UsageError(f"row {row} does not exist: {task.name} has {len(examples)} rows in {split} (0-{len(examples) - 1}){ids}")
-    return examples[number]
-
-
-def read_rows_of(task: Task, example: Example, split: str, sender: Sender, receiver: Receiver) -> Example:
-    """The example with its context cut as in an evaluation."""
-    rows = TaskRows((example,), split, False, "")
-    return fit_rows(task, rows, sender=sender.prompter, receiver=receiver.prompter).examples[0]
+    (example,) = fit_rows(posed, rows, sender=parts.sender.prompter, receiver=parts.receiver.prompter).examples
+    return explain(posed, example, split=split, sender=parts.sender, bridge=bridge, receiver=parts.receiver)
 
 
 def explain(task: Task, row: Example, *, split: str, sender: Sender, bridge: Bridge, receiver: Receiver) -> Explanation:

@@ -265,7 +265,7 @@ class Bridge(nn.Module):
         from latentwire.bridges import bridge_config
 
         folder = _local_folder(location, revision)
-        content = read_json(folder / CONFIG_FILE, what="bridge config")
+        content = read_json(folder / CONFIG_FILE, what="bridge config", mend="copy the bridge again, or train it again")
         if isinstance(content, dict) and "identity" in content and (folder / "bridge").is_dir():
             raise ArtefactError(f"{str(folder)!r} is a run; give the bridge in it, {str(folder / 'bridge')!r}")
         if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from latentwire.cli.console import SEEDS, emit_json, parse_seeds, say
+from latentwire.cli.console import SEEDS, emit_json, parse_seeds, same_command_goes_on, say
 from latentwire.cli.train import CONFIG, DEVICE, SET
 
 VARY = typer.Option(
@@ -43,7 +43,8 @@ def ablate(
         for run in variation.configs:
             if run.needs_own_packing:
                 learn_packing_with_progress(run, device=device)
-            scores.append(float(train_with_progress(run, resume=True, device=device)["validation"]))
+            with same_command_goes_on():
+                scores.append(float(train_with_progress(run, resume=True, device=device)["validation"]))
     rows = ablation_rows(done)
     write_json(folder / "ablation.json", {"config": config, "seeds": chosen, "rows": rows})
     if as_json:

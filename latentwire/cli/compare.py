@@ -50,8 +50,8 @@ def compare(
     run_config = load_config(config, overrides or [])
     run_comparison(
         run_config,
-        tasks=listed(tasks) or list(run_config.task),
-        methods=listed(methods),
+        tasks=listed(tasks, "--tasks") or list(run_config.task),
+        methods=listed(methods, "--methods"),
         seeds=parse_seeds(seeds) or [run_config.seed],
         folder=out or Path("runs") / f"compare-{config.stem}",
         settings=method_settings(method_overrides or []),

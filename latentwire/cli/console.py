@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from latentwire.errors import UsageError
+from latentwire.errors import StoppedEarlyError, UsageError
 
 DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N.")
 SEEDS = typer.Option(None, "--seeds", help="Seeds, comma-separated; default: that of the config.")
@@ -104,6 +104,15 @@ def watching() -> Iterator[Callable[[str, int, int], None]]:
             bar.close()
 
 
+@contextmanager
+def same_command_goes_on() -> Iterator[None]:
+    """Says how work goes on that was stopped in the block, for commands that have no --resume."""
+    try:
+        yield
+    except StoppedEarlyError as error:
+        raise StoppedEarlyError(str(error).replace("go on with --resume", "the same command goes on from there")) from None
+
+
 class StopRequest:
     """Becomes true on SIGTERM, SIGUSR2 or the first Ctrl-C, so that work can save before it ends."""
 
@@ -149,14 +158,20 @@ def gib(count: int) -> str:
     return f"{count} B"
 
 
-def listed(text: str | None) -> list[str]:
-    """The parts of a comma-separated option, none where it is not given."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
+def listed(text: str | None, flag: str = "") -> list[str]:
+    """The parts of a comma-separated option, none where it is not given.
+
+    Raises ``UsageError`` where ``flag`` is given with none.
+    """
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if flag and text is not None and not parts:
+        raise UsageError(f"{flag} {text!r} names nothing; give names with commas between them, or leave it out")
+    return parts
 
 
 def parse_seeds(text: str | None) -> list[int]:
     """Seeds from a comma-separated option. Raises ``UsageError`` where one is no number."""
-    parts = listed(text)
+    parts = listed(text, "--seeds")
     if any(not part.isdecimal() for part in parts):
         raise UsageError(f"--seeds {text!r} does not fit; write numbers with commas, for example 42,123,456")
     return [int(part) for part in parts]

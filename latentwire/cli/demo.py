@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from latentwire.cli.console import say
+from latentwire.cli.console import same_command_goes_on, say
 
 if TYPE_CHECKING:
     from latentwire.config import RunConfig
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CONFIG = typer.Option(
     "configs/demo.yaml", "--config", help="The run config; its record tasks are shown where the receiver can read them."
 )
-ROWS = typer.Option(500, "--rows", help="Test rows per task.")
+ROWS = typer.Option(500, "--rows", min=1, help="Test rows per task.")
 
 #: a record task is shown only where the receiver, reading the text itself, is right this often on validation rows
 READS_WELL = 0.90
@@ -31,7 +31,8 @@ def demo(config: str = CONFIG, rows: int = ROWS) -> None:
     from latentwire.report.tables import demo_cost_table, demo_score_table, print_tables
 
     run = readable_tasks(load_config(config), device=_device())
-    _train(run)
+    with same_command_goes_on():
+        _train(run)
     results = _evaluate(run, rows)
     figure = run.folder / "demo.png"
     draw_demo(results, figure)
@@ -79,9 +80,10 @@ def readable_tasks(run: RunConfig, *, device: str) -> RunConfig:
 
 def _train(run: RunConfig) -> None:
     from latentwire.cli.train import pretrained, train_with_progress
-    from latentwire.training.run import finished_summary
+    from latentwire.training.run import check_folder, finished_summary
 
     run = run.after_stage_one
+    check_folder(run)
     summary = finished_summary(run)
     if summary is not None:
         say(f"reusing the bridge in {run.folder} (trained in {summary['seconds']:.0f} s); delete the folder to train it again")

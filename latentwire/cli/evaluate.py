@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from latentwire.cli.console import DEVICE, emit_json, progress, say
-from latentwire.errors import CheckFailedError
+from latentwire.errors import ArtefactError, CheckFailedError
 
 if TYPE_CHECKING:
     from latentwire.evaluation.results import Results
@@ -20,7 +20,7 @@ METHOD = typer.Option(None, "--method", help="Only these methods. Repeatable.")
 PRECISION = typer.Option(
     None,
     "--precision",
-    help="Number formats of the bridge's messages, comma-separated: float32, bf16, int8, int4; one result row each. "
+    help="Number formats of the bridge's messages, comma-separated: auto, float32, bf16, int8, int4; one result row each. "
     "Default: as it was trained.",
 )
 SPLIT = typer.Option("test", "--split", help="train, validation or test.")
@@ -80,10 +80,26 @@ def evaluate_with_progress(request: EvaluationRequest) -> Results:
     """Runs the evaluation with a bar or lines on stderr."""
     from latentwire.evaluation.run import evaluate_run
 
+    before = _measured(request.result_path)
     with progress(0, f"evaluate {request.run_folder}") as bar:
         results = evaluate_run(request, advance=lambda what, rows: bar.add(rows, what))
+    after = _measured(request.result_path)
+    for (task, method), rows in before.items():
+        if after.get((task, method), 0) < rows:
+            say(f"{task}, {method}: the earlier result over {rows:,} rows gave way")
     say(f"results in {request.result_path}")
     return results
+
+
+def _measured(path: Path) -> dict[tuple[str, str], int]:
+    """How many rows of each task each method answered in a result file; nothing where there is no sound one."""
+    from latentwire.evaluation.results import read_results
+
+    try:
+        rows = read_results(path)["rows"]
+        return {(row["task"], row["method"]): row["n"] for row in rows if row["subset"] == "all" and row["control"] is None}
+    except ArtefactError:
+        return {}
 
 
 def print_results(results: Results) -> None:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 
+from latentwire.experiments.terminal import Parser
+
 PAPER_SENDER = "meta-llama/Llama-3.1-8B-Instruct"
 PAPER_RECEIVER = "mistralai/Mistral-7B-Instruct-v0.3"
 NEEDED_MODULES = ("torch", "transformers", "pydantic", "yaml", "typer")
@@ -14,7 +16,7 @@ NEEDED_MODULES = ("torch", "transformers", "pydantic", "yaml", "typer")
 
 def paper_parser(description: str, *, folder: str) -> argparse.ArgumentParser:
     """A parser with the flags that all scripts share. ``folder``: where a script writes by default, in words."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=description)
     models = parser.add_argument_group("models and data")
     models.add_argument("--source_model", default=PAPER_SENDER, help="sender: embedded name, folder or Hub id")
     models.add_argument("--target_model", default=PAPER_RECEIVER, help="receiver: embedded name, folder or Hub id")
@@ -47,8 +49,10 @@ def prompt_settings(flags: argparse.Namespace) -> dict[str, object]:
 
 def paper_bridge(flags: argparse.Namespace) -> tuple[int, dict[str, object]]:
     """The sender block that is read and the paper's bridge between these models, for it and for what is compared with it."""
+    from latentwire.data.task import load_task
     from latentwire.models.source import resolve
 
+    load_task(flags.dataset)  # a mistyped name is found before the models are looked for
     layer = flags.source_layer
     if layer is None:
         layer = max(1, resolve(flags.source_model).config.num_hidden_layers - 1)

@@ -12,7 +12,7 @@ TEXT = typer.Argument(help="What the sender reads.", show_default=False)
 ASK = typer.Option(..., "--ask", help="The question that the receiver answers without seeing the text. Repeatable.")
 BRIDGE = typer.Option("runs/demo/bridge", "--bridge", help="Folder or Hub id of a trained bridge.")
 PRECISION = typer.Option(
-    None, "--precision", help="Number format of the message: float32, bf16, int8, int4; default: as the bridge was trained."
+    None, "--precision", help="Number format of the message: auto, float32, bf16, int8, int4; default: as the bridge was trained."
 )
 JSON = typer.Option(False, "--json", help="Print answers and message size as JSON on stdout.")
 

@@ -25,7 +25,7 @@ class _Listing(TyperGroup):
 
 app = typer.Typer(help="List the tasks (also without a command), or show the exact prompts of a row.", cls=_Listing)
 NAME = typer.Argument(help="Task name, or the path of your own YAML file.", show_default=False)
-ROW = typer.Option(0, "--row", help="Which row, counted from 0.")
+ROW = typer.Option("0", "--row", help="Which row: its number, counted from 0, or its id.")
 SPLIT = typer.Option("test", "--split", help="train, validation or test.")
 DATA_DIR = typer.Option(None, "--data_dir", help="Folder with <set>/<split>.jsonl[.gz]; default: the Hub.")
 SENDER = typer.Option("nano-llama", "--sender", help="Whose tokenizer and template the sender's prompt gets.")
@@ -53,7 +53,7 @@ def list_tasks(as_json: bool = JSON) -> None:
 @app.command()
 def show(
     name: str = NAME,
-    row: int = ROW,
+    row: str = ROW,
     split: str = SPLIT,
     data_dir: str | None = DATA_DIR,
     sender: str = SENDER,
@@ -64,13 +64,10 @@ def show(
     as_json: bool = JSON,
 ) -> None:
     """The exact prompts both models get of one row, with options, answer, token counts and what was cut."""
-    import dataclasses
-
     from latentwire.config import PromptSettings
     from latentwire.data.budget import fit_rows
-    from latentwire.data.readers import read_task
+    from latentwire.data.readers import read_one
     from latentwire.data.task import load_task
-    from latentwire.errors import UsageError
     from latentwire.models.chat import Prompter
     from latentwire.models.source import resolve
     from latentwire.schema import validated
@@ -78,14 +75,8 @@ def show(
     given = {"variant": {"sender_sees": sender_sees, "target": target}, "prompt_style": prompt_style}
     settings = validated(PromptSettings, given, where="flags")
     task = load_task(name, settings.variant)
-    generated = task.config.source.generated is not None
-    rows = read_task(task, split, data_dir=data_dir, max_rows=max(row, 0) + 1 if generated else None)
-    if not 0 <= row < len(rows.examples):
-        raise UsageError(
-            f"row {row} does not exist: {task.name} has {len(rows.examples)} rows in {split} (0-{len(rows.examples) - 1})"
-        )
+    one = read_one(task, row, split=split, data_dir=data_dir)
     ends = [Prompter(resolve(model), settings.prompt_style) for model in (sender, receiver)]
-    one = dataclasses.replace(rows, examples=(rows.examples[row],))
     content = _shown(task, fit_rows(task, one, sender=ends[0], receiver=ends[1]), *ends)
     emit_json(content) if as_json else _print_row(content)
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 CONFIG = typer.Argument(help="YAML file, for example configs/nano.yaml.", show_default=False)
 SET = typer.Option(None, "--set", metavar="KEY=VALUE", help="Override one setting, for example bridge.soft_tokens=8. Repeatable.")
-DRY_RUN = typer.Option(False, "--dry-run", help="Check everything, print parameters, memory, disk and rows; load nothing.")
+DRY_RUN = typer.Option(
+    False,
+    "--dry-run",
+    help="Check the config, print parameters, memory, disk and rows at most; load and read nothing.",
+)
 RESUME = typer.Option(False, "--resume", help="Go on from the last checkpoint (starts anew when there is none).")
 OVERWRITE = typer.Option(False, "--overwrite", help="Start again, replacing a run in the same folder.")
 DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N; default: LATENTWIRE_DEVICE, else the best present.")

@@ -7,7 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -24,6 +24,8 @@ from latentwire.seeding import stable_hash
 
 #: rows drawn from a generator when nobody says how many
 GENERATED_ROWS = {"train": 20_000, "validation": 500, "test": 1_000}
+#: rows of a generator that are drawn to come to one
+MOST_DRAWN = 100_000
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 1_000
 _ENDINGS = (".jsonl", ".jsonl.gz")
 
@@ -76,7 +78,7 @@ def read_task(
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
     if max_rows is not None and max_rows < 1:
-        raise UsageError(f"max rows = {max_rows} does not fit; give 1 or more, or leave it out for all rows")
+        raise UsageError(f"at most {max_rows} rows does not fit; give 1 or more, or leave it out for all rows")
     source = task.config.source
     if source.generated is not None:
         if source.generated not in GENERATED:
@@ -96,8 +98,31 @@ def read_task(
         numbered = numbered[:max_rows]
     examples = tuple(task.example(row, index, split, label_names) for index, row in numbered)
     if not examples:
-        raise DataError(f"task {task.name!r}: split {split!r} has no rows")
+        shared = f" (it is cut from {task.config.splits.train!r}; more rows there leave some for both)" if split != "test" else ""
+        raise DataError(f"task {task.name!r}: split {split!r} has no rows{shared}")
     return TaskRows(examples, split, len(examples) == total, revision, note)
+
+
+def read_one(task: Task, row: str, *, split: str, data_dir: str | Path | None) -> TaskRows:
+    """One example of a split: ``row`` is its number, counted from 0, or its id.
+
+    Raises:
+        UsageError: there is none, or it is a generated one farther than ``MOST_DRAWN``. Else as ``read_task``.
+    """
+    number = int(row) if re.fullmatch(r"-?[0-9]+", row) else None
+    if number is not None and number < 0:
+        raise UsageError(f"row {row} does not exist: rows count from 0")
+    generated = task.config.source.generated is not None
+    if generated and number is not None and number >= MOST_DRAWN:
+        raise UsageError(f"row {row} is too far: rows of {task.name} are drawn one after another, at most {MOST_DRAWN:,} here")
+    read = read_task(task, split, data_dir=data_dir, max_rows=number + 1 if generated and number is not None else None)
+    found = next((example for example in read.examples if example.id == row), None)
+    if found is None and number is not None and number < len(read.examples):
+        found = read.examples[number]
+    if found is None:
+        count, ids = len(read.examples), "" if number is not None else f", and none has the id {row!r}"
+        raise UsageError(f"row {row} does not exist: {task.name} has {count} rows in {split} (0-{count - 1}){ids}")
+    return replace(read, examples=(found,))
 
 
 def count_overlap(train: Sequence[Example], test: Sequence[Example]) -> int:
@@ -180,11 +205,9 @@ def _source_rows(task: Task, source_split: str, data_dir: str | Path | None) -> 
 def _folder_rows(task: Task, source_split: str, data_dir: Path) -> tuple[Sequence[Row], list[str] | None, str]:
     folder = data_dir / str(task.config.source.folder)
     if not folder.is_dir():
-        present = (
-            ", ".join(sorted(path.name for path in data_dir.iterdir() if path.is_dir()))
-            if data_dir.is_dir()
-            else "it does not exist"
-        )
+        if not data_dir.is_dir():
+            raise DataError(f"task {task.name!r}: no folder {str(folder)!r}; --data_dir {str(data_dir)!r} does not exist")
+        present = ", ".join(sorted(path.name for path in data_dir.iterdir() if path.is_dir())) or "no folders"
         raise DataError(f"task {task.name!r}: no folder {str(folder)!r}; --data_dir holds: {present}")
     for name in (f"{source_split}{ending}" for ending in _ENDINGS):
         if (folder / name).is_file():
@@ -201,8 +224,11 @@ def _jsonl(path: Path, modified_ns: int) -> tuple[list[Row], str]:
     """Rows and digest of a file; ``modified_ns`` makes a rewritten file a new one for the cache."""
     data = path.read_bytes()
     try:
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            place = 1 + error.object[: error.start].count(b"\n")
+            raise DataError(f"{str(path)!r}, line {place}: not UTF-8; save the file as UTF-8") from None
         raise DataError(f"{str(path)!r} is cut or corrupt ({error}); fetch it again") from None
     rows: list[Row] = []
     # not splitlines: JSON strings may hold U+2028 and other characters that Python takes for line ends

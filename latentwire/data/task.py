@@ -15,7 +15,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from latentwire.data.task_config import TaskConfig, TaskVariant, holes
-from latentwire.errors import ConfigError, DataError, UnknownNameError, suggestion
+from latentwire.errors import ConfigError, DataError, UnknownNameError
 from latentwire.prompts import Prompt, not_text
 from latentwire.schema import validated
 
@@ -151,8 +151,8 @@ class Task:
             except DataError as error:
                 raise self._refused(row_id, str(error)) from None
             items = value if isinstance(value, (list, tuple)) else [value]
-            if any(item is None for item in items):
-                raise self._refused(row_id, f"field {path!r} is null; remove the row or name another field")
+            if any(item is None or item != item for item in items):
+                raise self._refused(row_id, f"field {path!r} is null or no number; remove the row or name another field")
             for item in items:
                 if isinstance(item, str) and (why := not_text(item)):
                     raise self._refused(row_id, f"field {path!r} {why}; mend the row")
@@ -306,5 +306,5 @@ def load_task(name: str, variant: TaskVariant | None = None) -> Task:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"task file {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"task file {str(path)!r} holds no mapping; {suggestion('name', TaskConfig.model_fields)}")
+        raise ConfigError(f"task file {str(path)!r} holds no `key: value` lines; docs/tasks.md shows one")
     return Task(validated(TaskConfig, content, where=f"task file {str(path)!r}"), path, variant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from latentwire.bridges.base import WEIGHTS_FILE, Bridge, identity_of
 from latentwire.config import RunConfig, build_config
@@ -14,7 +15,7 @@ from latentwire.data.task import Example, Task, load_task
 from latentwire.errors import ArtefactError, UsageError
 from latentwire.evaluation.evaluator import Advance, EvaluationSettings, Origin, answer_task, prompt_hash
 from latentwire.evaluation.predictions import find_predictions, read_header, write_predictions
-from latentwire.evaluation.results import ResultRow, Results, RunInfo, state_of, write_results
+from latentwire.evaluation.results import ResultRow, Results, RunInfo, read_results, state_of, write_results
 from latentwire.evaluation.rows import result_rows
 from latentwire.evaluation.run_folder import CONFIG_FILE, RESULTS_FILE, run_settings
 from latentwire.files import digest, file_digest
@@ -122,17 +123,23 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
             write_predictions(request.result_path.parent, *predictions)
             rows += result_rows(*predictions)
     _remove_outdated(request.result_path.parent, {task.name: digest(weights, hashes[task.name])[:16] for task, _ in rows_of})
+    models = {
+        "sender": identity_of(parts.sender.source).model_dump() | {"layer": parts.sender.layer},
+        "receiver": identity_of(parts.receiver.source).model_dump(),
+        "bridge": {"params": bridge.num_params, "weights_sha256": weights},
+    }
+    for name, before in _still_true(request.result_path, models, rows, hashes).items():
+        rows += before.rows
+        if name not in hashes:
+            revisions[name], hashes[name], notes[name] = before.revision, before.prompt_hash, before.notes
+            partial += [name] if before.partial else []
     info = RunInfo(
         state=state_of(rows),
         config=config.model_dump(mode="json"),
         seeds=[config.seed],
         git=git_state(),
         versions=versions(),
-        models={
-            "sender": identity_of(parts.sender.source).model_dump() | {"layer": parts.sender.layer},
-            "receiver": identity_of(parts.receiver.source).model_dump(),
-            "bridge": {"params": bridge.num_params, "weights_sha256": weights},
-        },
+        models=models,
         hardware=hardware_summary(parts.receiver.device),
         data_revisions=revisions,
         partial=partial,
@@ -140,6 +147,38 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
         prompt_hashes=hashes,
     )
     return write_results(request.result_path, info, rows)
+
+
+class _Before(NamedTuple):
+    """What the result file held of a task."""
+
+    rows: list[ResultRow]
+    revision: str
+    prompt_hash: str
+    notes: list[str]
+    partial: bool
+
+
+def _still_true(path: Path, models: dict[str, Any], new: Sequence[ResultRow], hashes: Mapping[str, str]) -> dict[str, _Before]:
+    """By task what the result file of the same bridge and code holds and is not measured anew: other tasks, and other methods over
+    the very same rows.
+    """
+    try:
+        old = read_results(path)
+    except ArtefactError:
+        return {}
+    run = old["run"]
+    if (run["models"], run["git"]) != (models, git_state()):
+        return {}
+    measured = {(row["task"], row["method"]) for row in new}
+    found: dict[str, _Before] = {}
+    for row in old["rows"]:
+        name = row["task"]
+        if (name, row["method"]) in measured or hashes.get(name, run["prompt_hashes"][name]) != run["prompt_hashes"][name]:
+            continue
+        facts = run["data_revisions"][name], run["prompt_hashes"][name], run["notes"].get(name, []), name in run["partial"]
+        found.setdefault(name, _Before([], *facts)).rows.append(row)
+    return found
 
 
 def _built(name: str, parts: Parts, precisions: Sequence[Precision] | None) -> list[Method]:

@@ -16,7 +16,7 @@ from latentwire.experiments.registry.index import Entry
 from latentwire.experiments.registry.model import Attempt, Experiment, State
 from latentwire.experiments.registry.registry import Registry
 from latentwire.experiments.registry.view import entry_of, experiment_as_json
-from latentwire.experiments.terminal import coloured, print_json, print_table, run_guarded
+from latentwire.experiments.terminal import Parser, coloured, print_json, print_table, run_guarded
 
 CHECK_FOUND = 3
 RECENT = 20
@@ -27,7 +27,7 @@ Item = Mapping[str, Any]
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    found = argparse.ArgumentParser(prog="experiment_manager.py", description="Experiments: their states, failures and re-runs.")
+    found = Parser(prog="experiment_manager.py", description="Experiments: their states, failures and re-runs.")
     states = ", ".join(state.value for state in State)
     what = found.add_mutually_exclusive_group(required=True)
     what.add_argument("--status", action="store_true", help="how many stand where, what runs, what needs somebody")

@@ -19,7 +19,7 @@ from latentwire.experiments.registry.layout import check_name
 from latentwire.experiments.registry.legacy import import_file
 from latentwire.experiments.registry.model import ErrorClass, State
 from latentwire.experiments.registry.registry import Claim, Registry
-from latentwire.experiments.terminal import print_json, run_guarded
+from latentwire.experiments.terminal import Parser, print_json, run_guarded
 from latentwire.experiments.work.workspace import log_tail
 
 #: of a bare `start`, whose holder sends no heartbeats
@@ -29,7 +29,7 @@ CHECK_FOUND = 3
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    found = argparse.ArgumentParser(prog="experiment_registry.py", description="The experiment registry for shell scripts.")
+    found = Parser(prog="experiment_registry.py", description="The experiment registry for shell scripts.")
     found.add_argument("--registry", default=None, metavar="PATH", help="the runs folder, or the experiment_registry.json in it")
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
     ask = _named(commands, "should_run", "print 1|reason or 0|reason")
@@ -86,6 +86,8 @@ def open_registry(path: str | None, default_runs: Path) -> Registry:
     """
     given = Path(path) if path else default_runs
     if given.suffix.lower() != ".json":
+        if given.is_file():
+            raise UsageError(f"--registry {str(given)!r} is no folder; give the runs folder, or the experiment_registry.json in it")
         return Registry(given)
     registry = Registry(given.parent)
     if given.name != registry.layout.view.name and given.exists():
@@ -148,7 +150,11 @@ def _claim(registry: Registry, flags: argparse.Namespace) -> Claim:
 def _complete(registry: Registry, flags: argparse.Namespace) -> int:
     metrics = _metrics(flags.metrics)
     result = _from_here(flags.result_file)
-    state = registry.complete(_claim(registry, flags), result_file=result, metrics=metrics, exit_code=flags.exit_code)
+    claim = _claim(registry, flags)
+    ended = registry.experiment(flags.name).last
+    if ended is not None and ended.generation == claim.generation and ended.state not in (State.RUNNING, State.COMPLETED):
+        return _ended(flags.name, ended.state, State.COMPLETED, "")
+    state = registry.complete(claim, result_file=result, metrics=metrics, exit_code=flags.exit_code)
     if state is State.INVALID:
         print(f"{flags.name} is invalid: {registry.experiment(flags.name).reason}")
         return CHECK_FOUND
@@ -192,7 +198,8 @@ def _fail(registry: Registry, flags: argparse.Namespace) -> int:
 def _ended(name: str, state: State, wanted: State, words: str) -> int:
     """Says how an attempt ended: as it was told to now, or as it had ended before."""
     if state is not wanted:
-        raise StaleClaimError(f"{name} has ended already: {state.value}; nothing was changed")
+        again = "" if state is State.COMPLETED else f" (`experiment_manager.py --mark-rerun {name}` lets it run again)"
+        raise StaleClaimError(f"{name} has ended already: {state.value}; nothing was changed{again}")
     print(f"{name} {words}")
     return 0
 

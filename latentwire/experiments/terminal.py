@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from latentwire.errors import LatentWireError
 from latentwire.experiments.registry.model import State
@@ -19,6 +22,25 @@ _COLOURS = {
     State.INVALID.value: "33",
     State.PREEMPTED.value: "33",
 }
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line. Help shows defaults that say something, each once."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{"formatter_class": _Defaults, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        near = get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
+        hint = f"did you mean {near[0]}? See" if near else "see"
+        self.exit(2, f"error: {message}; {hint} {self.prog} --help\n")
+
+
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        says_nothing = action.default in (None, False, "") or action.default == [] or "default" in (action.help or "")
+        return action.help if says_nothing else super()._get_help_string(action)
 
 
 def run_guarded(main: Callable[[], int]) -> int:

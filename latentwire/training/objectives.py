@@ -99,6 +99,21 @@ def rows_of(soft: SoftTokens | None, rows: Sequence[int]) -> SoftTokens | None:
     return None if soft is None else soft[torch.tensor(rows)]
 
 
+def check_notes(settings: TrainingSettings, examples: Sequence[Example]) -> None:
+    """Raises ``DataError`` where a row has no note and something that is to be taught needs it; cheaper now than after hours."""
+    without = next((example.task for example in examples if example.note is None), None)
+    if without is None:
+        return
+    if settings.first_stage.objective == "note" or settings.terms.note:
+        raise _no_notes(without)
+    if settings.aligns and settings.align_to != "text":
+        raise DataError(f"task {without!r} has no notes, so training.align_to={settings.align_to} does not fit; use align_to=text")
+
+
+def _no_notes(task: str) -> DataError:
+    return DataError(f"task {task!r} has no notes, so the objective 'note' does not fit; use 'text' (the sender's text) or none")
+
+
 def writing_loss(receiver: Receiver, examples: Sequence[Example], soft: SoftTokens, objective: str) -> Float[Tensor, ""]:
     """Mean token cross-entropy of the note (``note``) or of the sender's whole text (``text``).
 
@@ -109,10 +124,7 @@ def writing_loss(receiver: Receiver, examples: Sequence[Example], soft: SoftToke
     for example in examples:
         target = example.note if objective == "note" else example.sender_prompt
         if target is None:
-            raise DataError(
-                f"task {example.task!r} has no notes, so the objective 'note' does not fit; "
-                "use 'text' (training.first_stage.objective=text, training.terms.text)"
-            )
+            raise _no_notes(example.task)
         targets.append(target)
     prompts = [Prompt(example.receiver_prompt.before, WRITING_CUES[objective]) for example in examples]
     return written_losses(receiver, prompts, targets, soft).mean()

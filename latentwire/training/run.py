@@ -26,7 +26,7 @@ from latentwire.data.budget import describe_cuts, fit_rows
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
 from latentwire.errors import MismatchError, UsageError
-from latentwire.files import file_digest, read_json, write_bytes, write_json
+from latentwire.files import check_writable, file_digest, read_json, remove, write_bytes, write_json
 from latentwire.models.chat import Prompter
 from latentwire.models.device import hardware_summary
 from latentwire.models.receiver import Receiver, load_receiver
@@ -37,6 +37,7 @@ from latentwire.training.alignment import alignment_for
 from latentwire.training.bundles import Bundles, RowBundles
 from latentwire.training.features import FeatureCache
 from latentwire.training.learners import BridgeLearner, Learner
+from latentwire.training.objectives import check_notes
 from latentwire.training.packing import find_packing
 from latentwire.training.parallel import Team, join_team, leave_team
 from latentwire.training.portrait import ROWS_FILE, portrait
@@ -45,6 +46,10 @@ from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
 from latentwire.training.unfolding import listening_vectors
 
 SUMMARY_FILE, CONFIG_FILE, ARTEFACT_FOLDER = "train.json", "config.json", "bridge"
+#: what commands measure of a trained bridge and put beside it; of the next bridge in the folder it says nothing
+MEASURED = (
+    "results.json", "predictions", "capacity.json", "capacity.png", "recall.json", "recall.png", "bench.json", "bench.png",
+)  # fmt: skip
 
 Say = Callable[[str], None]
 
@@ -129,6 +134,8 @@ def train_run(
         ``resume`` nor ``overwrite`` is given. StoppedEarlyError: the hooks asked to stop; resume goes on.
     """
     folder = config.folder
+    if resume and overwrite:
+        raise UsageError("resume and overwrite exclude each other: one goes on, the other starts again; leave one out")
     if not overwrite:
         summary = finished_summary(config)
         if summary is not None:
@@ -138,6 +145,7 @@ def train_run(
             raise UsageError(
                 f"{str(folder)!r} holds an unfinished run of this config; add --resume to go on or --overwrite to start again"
             )
+    check_writable(folder)
     team, device = join_team(device)
     try:
         return _train(
@@ -178,8 +186,8 @@ def _train(
     )
     if team.first:
         if overwrite:
-            for name in (SUMMARY_FILE, CHECKPOINT_FILE):
-                (folder / name).unlink(missing_ok=True)
+            for name in (SUMMARY_FILE, CHECKPOINT_FILE, *MEASURED):
+                remove(folder / name)
         write_json(
             folder / CONFIG_FILE,
             {
@@ -224,6 +232,7 @@ def _train(
 def prepare_tasks(config: RunConfig, sender: Sender, receiver: Receiver, bridge: Bridge, team: Team, say: Say) -> Prepared:
     """The rows of the config's tasks, their states cached, for a bridge."""
     train, validation, revisions, portraits = read_rows(config, sender, receiver, say)
+    check_notes(config.training, train)
     begin_with_ridge(bridge, sender, receiver, train, validation, say)
     texts = [row.sender_prompt for row in (*train, *validation)]
     cache = _filled_cache(config, sender, texts, team, say)

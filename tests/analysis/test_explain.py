@@ -5,13 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentwire.analysis.explain import Explanation, explain, one_row
+from latentwire.analysis.explain import Explanation, explain
 from latentwire.analysis.message_views import attention_on, gradient_times_state, nearest_vocabulary, occluded, readable_ids
 from latentwire.bridges import bridge_config
 from latentwire.bridges.base import Bridge, BridgeEnds
-from latentwire.data.readers import GENERATED_ROWS, read_task
+from latentwire.data.readers import read_task
 from latentwire.data.task import load_task
-from latentwire.errors import UsageError
 from latentwire.messages.settings import MessageSettings
 from latentwire.messages.spans import find_spans, joined
 from latentwire.models.receiver import Receiver, load_receiver
@@ -167,15 +166,6 @@ def test_options_and_a_message_of_one_soft_token(sender: Sender, receiver: Recei
     (story,) = found.soft_tokens
     # leaving out the only soft token is leaving out the message
     assert story.gold_effect == pytest.approx(found.gold_without_message - found.gold_log_likelihood, abs=1e-4)
-
-
-def test_rows_are_found_by_number_and_by_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(GENERATED_ROWS, "test", 20)
-    task = load_task("tinyworld_record1")
-    assert one_row(task, "12", split="test", data_dir=None).id == one_row(task, "record1-test-0-12", split="test", data_dir=None).id
-    for row, words in (("-1", "row -1 does not exist"), ("nobody", "none has the id 'nobody'")):
-        with pytest.raises(UsageError, match=words):
-            one_row(task, row, split="test", data_dir=None)
 
 
 def test_text_beside_the_soft_tokens_is_shown_and_weighed(sender: Sender, receiver: Receiver) -> None:

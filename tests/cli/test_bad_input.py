@@ -149,7 +149,7 @@ def test_a_missing_data_folder_lists_what_is_there(tmp_path: Path, capsys: pytes
     _, line = failing(training("sst2", rows, tmp_path / "out"), capsys)
     assert "--data_dir holds: mine" in line
     _, line = failing(training("sst2", tmp_path / "nowhere", tmp_path / "out"), capsys)
-    assert "it does not exist" in line
+    assert "nowhere' does not exist" in line
 
 
 def test_cut_rows_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,3 +256,84 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
     assert code == 1
     assert "No space left on device" in line
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def results_of(run: Path) -> dict[tuple[str, str], int]:
+    rows = json.loads((run / "results.json").read_text())["rows"]
+    return {(row["task"], row["method"].split(":")[0]): row["n"] for row in rows if row["subset"] == "all"}
+
+
+def test_a_further_evaluation_adds_and_says_what_gives_way(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = "tinyworld_topic"
+    task = ["--task", own]
+    assert main(["eval", str(run_copy), *task, "--method", "receiver_text", "--max_samples", "8"]) == 0
+    assert main(["eval", str(run_copy), *task, "--method", "bridge", "--max_samples", "8"]) == 0
+    assert main(["eval", str(run_copy), "--method", "bridge", "--task", "tinyworld_sentiment", "--max_samples", "4"]) == 0
+    assert "gave way" not in capsys.readouterr().err
+    assert results_of(run_copy) == {(own, "receiver_text"): 8, (own, "bridge"): 8, ("tinyworld_sentiment", "bridge"): 4}
+    assert main(["eval", str(run_copy), *task, "--method", "bridge", "--max_samples", "4"]) == 0
+    told = capsys.readouterr().err
+    assert f"{own}, receiver_text: the earlier result over 8 rows gave way" in told
+    assert results_of(run_copy) == {(own, "bridge"): 4, ("tinyworld_sentiment", "bridge"): 4}
+
+
+def test_an_overwritten_run_keeps_nothing_that_was_measured_of_the_old_bridge(run_copy: Path, tmp_path: Path) -> None:
+    assert main(["eval", str(run_copy), "--method", "bridge", "--max_samples", "4"]) == 0
+    (run_copy / "capacity.json").write_text("{}")
+    train_run(small_config(run_copy, seed=5), overwrite=True)
+    assert not [name for name in ("results.json", "predictions", "capacity.json") if (run_copy / name).exists()]
+
+
+def test_resume_and_overwrite_exclude_each_other(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = failing(["train", str(run_copy / "config.json"), "--resume", "--overwrite"], capsys)
+    assert code != 0
+    assert "exclude each other" in error or "does not fit" in error
+
+
+def test_a_task_without_notes_is_refused_before_anything_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": str(index), "text": f"text {index}", "label": index % 2} for index in range(12)]
+    arguments = training(task_file(tmp_path), rows_file(tmp_path, rows), tmp_path / "run")
+    code, error = failing([*arguments, "--set", "training.first_stage={objective: note, share: 0.5}"], capsys)
+    assert code == 1
+    assert "has no notes" in error
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"text": "caf\xe9", "label": 0}\n', "line 1: not UTF-8"),
+        (b'{"text": "a", "label": 0}\n', "split 'train' has no rows (it is cut from 'train'"),
+    ],
+)
+def test_a_file_of_rows_says_what_is_wrong_with_it(
+    content: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_file(tmp_path, [{"id": "1", "text": "x", "label": 0}])
+    next(rows.rglob("train.jsonl")).write_bytes(content)
+    code, error = failing(training(task_file(tmp_path), rows, tmp_path / "run"), capsys)
+    assert code == 1
+    assert words in error
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    rows = rows_file(tmp_path, [{"id": "1", "text": "x", "label": 0}])
+    path = next(rows.rglob("train.jsonl"))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert main(["tasks", "show", task_file(tmp_path), "--data_dir", str(rows), "--split", "train", "--row", "0"]) in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare", "configs/nano.yaml", "--tasks", ","], "--tasks ',' names nothing"),
+        (["compare", "configs/nano.yaml", "--methods", " , "], "names nothing"),
+        (["train", "configs"], "is a folder"),
+        (["tasks", "show", "tinyworld_topic", "--row", "5000000"], "is too far"),
+        (["demo", "--rows", "0"], "--rows"),
+    ],
+)
+def test_what_names_nothing_is_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = failing(arguments, capsys)
+    assert code in (1, 2)
+    assert words in error

@@ -286,3 +286,27 @@ def test_most_rows_hold_for_both_splits_of_a_training(monkeypatch: pytest.Monkey
     assert (data.train_rows, data.validation_rows) == (50, 50)
     data = paper_config("train_telepathy", monkeypatch, "--max_samples", "9000").data
     assert (data.train_rows, data.validation_rows) == (9000, 500)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("telepathy/train_telepathy.py", ["--datset", "sst2"], "did you mean --dataset?"),
+        ("telepathy/run_baselines.py", ["--baseline", "fewsho"], "invalid choice: 'fewsho'"),
+        ("telepathy/train_telepathy.py", ["--dataset", "sst3"], "did you mean sst2"),
+        ("scripts/experiment_manager.py", [], "is required"),
+        ("scripts/experiment_manager.py", ["--stauts"], "--status"),
+    ],
+)
+def test_scripts_say_in_one_line_what_is_wrong(script: str, arguments: list[str], words: str) -> None:
+    done = python(script, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_help_shows_each_default_once() -> None:
+    shown = " ".join(python("telepathy/run_benchmarks.py", "--help").stdout.split())
+    assert "None" not in shown
+    assert "(default: as torch finds them) (default" not in shown
+    assert "(default: 30)" in shown

@@ -97,7 +97,11 @@ def test_a_receiver_that_cannot_read_an_open_task_fails(gsm8k: Path, capsys: pyt
         ([NANO, "--bridge", "runs/x"], 2, "give either the config"),
         (["--bridge", "runs/nowhere"], 1, "no bridge at 'runs/nowhere'"),
         (["missing.yaml"], 2, "config 'missing.yaml' does not exist"),
-        (["--task", "gsm8k", "--data_dir", "nowhere"], 1, "task 'gsm8k': no folder 'nowhere/gsm8k'"),
+        (
+            ["--task", "gsm8k", "--data_dir", "nowhere"],
+            1,
+            "task 'gsm8k': no folder 'nowhere/gsm8k'; --data_dir 'nowhere' does not exist",
+        ),
     ],
 )
 def test_bad_input_of_preflight_is_one_line(

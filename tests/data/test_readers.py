@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from latentwire.data.readers import GENERATED_ROWS, TaskRows, count_overlap, read_task
+from latentwire.data.readers import GENERATED_ROWS, TaskRows, count_overlap, read_one, read_task
 from latentwire.data.task import load_task
 from latentwire.errors import DataError, LatentWireError, UnknownNameError, UsageError
 from tests.data.writing import own_task, write_rows, write_task
@@ -141,7 +141,7 @@ def test_generated_rows_follow_the_seed_and_may_be_any_number(split: str) -> Non
         (gzip.compress(b'{"text": "a", "label": 0}\n' * 50)[:-12], r"test.jsonl.gz' is cut or corrupt"),
         (gzip.compress(b'{"text": "a", "label": 0}\n')[:10] + b"\xff" * 30, r"test.jsonl.gz' is cut or corrupt"),
         (b'{"text": "a", "label": 0}\n', r"test.jsonl.gz' is cut or corrupt"),
-        (gzip.compress(b"\xff\xfe"), r"test.jsonl.gz' is cut or corrupt"),
+        (gzip.compress(b'{"a": 1}\n\xff\xfe'), r"test.jsonl.gz', line 2: not UTF-8; save the file as UTF-8$"),
         (gzip.compress(b'{"text": "a", "label": 0}\n{"text": \n'), r"test.jsonl.gz', line 2: not JSON"),
         (gzip.compress(b"[1, 2]\n"), r"test.jsonl.gz', line 1: not a JSON object"),
         (gzip.compress(b""), r"task 'mine': split 'test' has no rows$"),
@@ -159,7 +159,7 @@ def test_broken_file_is_one_line_that_names_it(tmp_path: Path, content: bytes, m
 
 def test_missing_data_folder_is_named(tmp_path: Path) -> None:
     task = own_task(tmp_path)
-    with pytest.raises(DataError, match=r"^task 'mine': no folder '.*absent/mine'; --data_dir holds: it does not exist$"):
+    with pytest.raises(DataError, match=r"^task 'mine': no folder '.*absent/mine'; --data_dir '.*absent' does not exist$"):
         read_task(task, "test", data_dir=tmp_path / "absent")
 
 
@@ -200,7 +200,7 @@ def test_label_names_that_cannot_be_read_are_named(folder: Path, content: str | 
     ("split", "max_rows", "error", "message"),
     [
         ("tests", None, UnknownNameError, r"^unknown split 'tests'; did you mean test\?"),
-        ("test", 0, UsageError, r"^max rows = 0 does not fit; give 1 or more"),
+        ("test", 0, UsageError, r"^at most 0 rows does not fit; give 1 or more"),
     ],
 )
 def test_request_that_makes_no_sense_is_refused(
@@ -241,3 +241,13 @@ def test_label_names_of_another_form_are_refused(folder: Path, content: str) -> 
     with pytest.raises(DataError, match="fit no labels; write") as caught:
         read(folder, "train", options={"label_names": "labels.json"})
     assert "\n" not in str(caught.value)
+
+
+def test_rows_are_found_by_number_and_by_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GENERATED_ROWS, "test", 20)
+    task = load_task("tinyworld_record1")
+    by_number, by_id = (read_one(task, row, split="test", data_dir=None) for row in ("12", "record1-test-0-12"))
+    assert by_number.examples[0].id == by_id.examples[0].id
+    for row, words in (("-1", "rows count from 0"), ("100000", "is too far"), ("nobody", "none has the id 'nobody'")):
+        with pytest.raises(UsageError, match=words):
+            read_one(task, row, split="test", data_dir=None)

@@ -307,7 +307,7 @@ def test_bad_task_file_is_one_line_that_names_the_key(tmp_path: Path, changes: d
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"name: [x\nkind: {", "is not YAML"), (b"\xff\xfe\x00", "is not YAML"), (b"- a\n- b\n", "holds no mapping")],
+    [(b"name: [x\nkind: {", "is not YAML"), (b"\xff\xfe\x00", "is not YAML"), (b"- a\n- b\n", "holds no `key: value` lines")],
 )
 def test_file_that_is_no_task_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "bad.yaml").write_bytes(content)

@@ -381,6 +381,11 @@ def test_a_loss_that_is_no_number_is_nan_from_exception_and_from_the_line_it_pri
     assert classify(exit_code=1, log_text=f"error: {error}\n").error_class is ErrorClass.NAN
 
 
+def test_rows_that_cannot_be_read_are_a_fault_of_the_data() -> None:
+    for line in ("'/x/test.jsonl', line 2: not UTF-8; save the file as UTF-8", "'/x/test.jsonl', line 2: not JSON (x)"):
+        assert classify(exit_code=1, log_text=f"error: {line}\n").error_class is ErrorClass.DATA
+
+
 def test_every_class_says_what_follows() -> None:
     for found in ErrorClass:
         assert ACTIONS[found].startswith(FOLLOWS[found].value)

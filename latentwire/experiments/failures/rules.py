@@ -187,6 +187,7 @@ MESSAGE_RULES: tuple[Rule, ...] = (
         r"Target -?\d+ is out of bounds",
         r"device-side assert triggered",
         r"is cut or corrupt|are cut or corrupt",
+        r", line \d+: not (?:UTF-8|JSON|a JSON object)",
         r"No such file or directory",
         r"Not a gzipped file|Compressed file ended before",
         r"Error while deserializing",
