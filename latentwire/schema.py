@@ -32,7 +32,19 @@ def validated(schema: type[Model], value: Mapping[str, Any], *, where: str) -> M
             raise ConfigError(f"{where}: key {path!r} is missing") from None
         # a rule over several keys has no path, and its input is the whole mapping
         given = f"{path} = {first['input']!r} does not fit: " if path else ""
-        raise ConfigError(f"{where}: {given}{first['msg'].removeprefix('Value error, ')}") from None
+        raise ConfigError(f"{where}: {given}{_in_plain_words(first)}") from None
+
+
+def _in_plain_words(error: Any) -> str:
+    """What pydantic found, without the names of Python's types where a user wrote YAML."""
+    kind = str(error["type"])
+    if kind in ("tuple_type", "list_type"):
+        return "write a list, such as [a, b]"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return "it is a group of settings; set one of its keys"
+    if kind == "string_type" and isinstance(error["input"], bool):
+        return "YAML reads a bare yes, no, on or off as true or false; put it in quotes"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def _known_keys(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

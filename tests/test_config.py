@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from itertools import permutations
 from pathlib import Path
 
@@ -246,3 +247,15 @@ def test_a_bridge_setting_that_came_later_and_is_left_alone_makes_no_other_run(
     )
     assert setting not in left_alone.bridge
     assert said.identity == left_alone.identity != changed.identity
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("pretraining.texts=runs/texts", "write a list, such as [a, b]"),
+        ("training=5", "is a group of settings; set one of its keys"),
+    ],
+)
+def test_what_does_not_fit_is_said_without_python(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        load_config("configs/nano.yaml", [override])

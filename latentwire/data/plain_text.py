@@ -23,10 +23,7 @@ class PlainText:
         paths = found if location.is_file() else [path for path in found if not path.stem.endswith(("_valid", "_test"))]
         self.texts = [text for path in paths if (text := path.read_text(encoding="utf-8", errors="replace").strip())]
         if not self.texts:
-            raise DataError(
-                f"no plain text: {str(location)!r} holds no non-empty *.txt file; give a folder that holds some "
-                "(--text_dir, or pretraining.texts)"
-            )
+            raise DataError(f"no plain text: {str(location)!r} holds no non-empty *.txt file; give a folder that holds some")
         self.sizes = [len(text) for text in self.texts]
 
     def excerpt(self, rng: Random, characters: int, *, held_out: bool = False) -> str:

@@ -364,3 +364,10 @@ def test_a_label_is_found_among_options_that_are_written_otherwise(tmp_path: Pat
     options = {"list": ["card_arrival", "lost_card"], "replace": {"_": " "}}
     example = only(tmp_path, {**ROW, "label": "lost_card"}, options=options, answer={"field": "label", "as": "text"})
     assert (example.label, example.answer) == (1, "lost card")
+
+
+def test_bare_yes_and_no_are_explained(tmp_path: Path) -> None:
+    path = write_task(tmp_path)
+    path.write_text(path.read_text().replace("'no'", "no").replace("'yes'", "yes"))
+    with pytest.raises(ConfigError, match="put it in quotes"):
+        load_task(str(path))
