@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -168,7 +169,7 @@ def _still_true(path: Path, models: dict[str, Any], new: Sequence[ResultRow], ha
     except ArtefactError:
         return {}
     run = old["run"]
-    if (run["models"], run["git"]) != (models, git_state()):
+    if (run["models"], run["git"]) != (json.loads(json.dumps(models)), git_state()):
         return {}
     measured = {(row["task"], row["method"]) for row in new}
     found: dict[str, _Before] = {}
