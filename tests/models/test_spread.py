@@ -223,8 +223,8 @@ def test_attention_is_looked_at_where_soft_tokens_stand() -> None:
     receiver = load_receiver("nano-mistral")
     soft = alone(receiver, strided(receiver), 0)
     answer = receiver.answer_ids(ASK, "lost card")
-    apart, how, _ = attention_on(receiver, ASK, soft, answer)
-    side_by_side, _, _ = attention_on(receiver, ASK, replace(soft, stride=1), answer)
+    apart, how, *_ = attention_on(receiver, ASK, soft, answer)
+    side_by_side, *_ = attention_on(receiver, ASK, replace(soft, stride=1), answer)
     assert how == "attention"
     assert max(abs(one - other) for one, other in zip(apart, side_by_side, strict=True)) > 1e-4
 
@@ -232,7 +232,7 @@ def test_attention_is_looked_at_where_soft_tokens_stand() -> None:
 def test_attention_on_what_unfolds_a_soft_token_counts_as_its_own() -> None:
     receiver = load_receiver("nano-mistral")
     soft = alone(receiver, strided(receiver, 2), 0)
-    found, how, elsewhere = attention_on(receiver, ASK, soft, receiver.answer_ids(ASK, "lost card"))
+    found, how, _, elsewhere = attention_on(receiver, ASK, soft, receiver.answer_ids(ASK, "lost card"))
     assert how == "attention"
     assert len(found) == 4
     assert sum(found) + elsewhere == pytest.approx(1, abs=1e-4)

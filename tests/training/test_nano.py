@@ -112,7 +112,7 @@ def test_official_evaluation_files_and_the_held_out_end_are_never_read(text_dir:
 
 
 def test_a_folder_without_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--text_dir"):
+    with pytest.raises(DataError, match="give a folder that holds some"):
         PlainText(tmp_path / "missing")
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from latentwire.analysis.capacity.ceiling import GROWTH, CeilingSettings, fit_codes
 from latentwire.analysis.capacity.codes import Alphabet, Wording
 from latentwire.analysis.capacity.file import Ceiling, CeilingPoint, Interval
@@ -90,11 +88,10 @@ class CeilingSearch:
         if key in kept:
             return kept[key]
         point = self._measured(soft_tokens, length)
-        # other searches may have written meanwhile
-        with FileLock(self.kept_in.with_name(f".{self.kept_in.name}.lock")):
-            known = self.known()
-            known.setdefault(self.identity, {})[key] = point
-            write_json(self.kept_in, known)
+        # read again: other searches may have written in these minutes
+        known = self.known()
+        known.setdefault(self.identity, {})[key] = point
+        write_json(self.kept_in, known)
         return point
 
     def _measured(self, soft_tokens: int, length: int) -> CeilingPoint:
