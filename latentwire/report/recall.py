@@ -56,7 +56,12 @@ def draw_recall(recalls: Sequence[Recall], path: Path) -> None:
     sources = list(dict.fromkeys(point["source"] for point in points))
     measures = (("nats_per_token", "nats per token"), *((f"{kind}_written", f"{kind} found") for kind in FACTS))
     figure, axes = pyplot.subplots(
-        len(measures), len(sources), figsize=(4.2 * len(sources), 2.6 * len(measures)), squeeze=False, sharex=True
+        len(measures),
+        len(sources),
+        figsize=(max(8.0, 4.2 * len(sources)), 2.6 * len(measures)),
+        squeeze=False,
+        sharex=True,
+        constrained_layout=True,
     )
     for column, source in enumerate(sources):
         axes[0][column].set_title(Path(source).stem)
@@ -68,9 +73,8 @@ def draw_recall(recalls: Sequence[Recall], path: Path) -> None:
             axes[row][column].set_ylabel(label if column == 0 else "")
     for axis in axes[-1]:
         axis.set_xlabel("soft tokens per sender token")
-    axes[0][0].legend(fontsize=8)
-    axes[1][0].legend(fontsize=8)
-    figure.tight_layout()
+    handles, labels = axes[1][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lstrip(".") or "png", dpi=120)
     pyplot.close(figure)
