@@ -111,7 +111,10 @@ def check_notes(settings: TrainingSettings, examples: Sequence[Example]) -> None
 
 
 def _no_notes(task: str) -> DataError:
-    return DataError(f"task {task!r} has no notes, so the objective 'note' does not fit; use 'text' (the sender's text) or none")
+    return DataError(
+        f"task {task!r} has no notes, so the objective 'note' does not fit; "
+        "use 'text' (training.first_stage.objective=text, training.terms.text)"
+    )
 
 
 def writing_loss(receiver: Receiver, examples: Sequence[Example], soft: SoftTokens, objective: str) -> Float[Tensor, ""]:
