@@ -24,6 +24,8 @@ STAGE_ONE = "stage1"
 PACKING = "packing"
 #: what of a bridge a packing depends on: how many soft tokens it sends, how large they are at first and how they are read
 DECIDES_PACKING = ("name", "tokens_per_soft_token", "soft_tokens", "gain", "stride", "unfold", "unfold_start", "skip")
+#: in a run folder: the resolved config, the trained bridge, what was measured of it
+CONFIG_FILE, ARTEFACT_FOLDER, RESULTS_FILE = "config.json", "bridge", "results.json"
 
 
 class ModelSettings(Schema):

@@ -35,6 +35,7 @@ from latentwire.analysis.message_views import (
     stacked,
 )
 from latentwire.bridges.base import Bridge
+from latentwire.config import ARTEFACT_FOLDER
 from latentwire.data.budget import fit_rows
 from latentwire.data.readers import read_one
 from latentwire.data.task import Example, Task, load_task
@@ -46,7 +47,6 @@ from latentwire.models.batching import parts as in_parts
 from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
 from latentwire.models.soft_tokens import Prefix, SoftTokens
-from latentwire.training.run import ARTEFACT_FOLDER
 
 #: sources that are kept of each soft token
 MOST_SOURCES = 3

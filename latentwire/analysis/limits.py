@@ -15,11 +15,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from latentwire.bridges import bridge_config
+from latentwire.config import RESULTS_FILE
 from latentwire.data.task import Task, load_task
 from latentwire.data.task_config import TaskVariant
 from latentwire.errors import ArtefactError, DataError, UsageError
 from latentwire.evaluation.results import ResultRow, Results, read_results
-from latentwire.evaluation.run_folder import RESULTS_FILE, line_of
+from latentwire.evaluation.run_folder import line_of
 from latentwire.files import read_json, write_json
 from latentwire.schema import Schema, validated
 
@@ -32,8 +33,6 @@ READS = 0.5
 KINDS = ("classification", "multiple choice", "spans", "arithmetic", "free text")
 
 Verdict = Literal["works", "risky", "fails"]
-#: between the commands of an entry's seeds
-AND = "; "
 VERDICTS: tuple[Verdict, ...] = ("works", "risky", "fails")
 
 
@@ -159,10 +158,15 @@ def merged(entries: Sequence[LimitEntry], new: Sequence[LimitEntry]) -> list[Lim
             known = {seed.seed for seed in entry.seeds}
             kept = tuple(seed for seed in old.seeds if seed.seed not in known)
             seeds = tuple(sorted((*kept, *entry.seeds), key=lambda seed: seed.seed or 0))
-            commands = dict.fromkeys([*(old.command.split(AND) if kept else ()), entry.command])
-            entry = entry.model_copy(update={"seeds": seeds, "command": AND.join(commands)})
+            command = _joined(old.command, entry.command) if kept else entry.command
+            entry = entry.model_copy(update={"seeds": seeds, "command": command})
         found[entry.key] = entry
     return list(found.values())
+
+
+def _joined(known: str, new: str) -> str:
+    """The commands of seeds that were measured apart, each once."""
+    return known if f"; {new}; " in f"; {known}; " else f"{known}; {new}"
 
 
 def entries_of(location: Path, *, command: str | None = None) -> tuple[list[LimitEntry], dict[str, str]]:

@@ -26,7 +26,7 @@ from latentwire.analysis.message_views import nearest_ids, readable_ids
 from latentwire.analysis.recall_file import FACTS, READERS, RECALL_FILE, SCHEMA_VERSION, Recall, RecallPoint
 from latentwire.analysis.sources import bridge_provenance
 from latentwire.bridges.base import Bridge
-from latentwire.config import STAGE_ONE, RunConfig
+from latentwire.config import ARTEFACT_FOLDER, STAGE_ONE, RunConfig
 from latentwire.data.plain_text import PlainText
 from latentwire.data.readers import read_task
 from latentwire.data.task import load_task
@@ -43,7 +43,6 @@ from latentwire.models.soft_tokens import Prefix, SoftTokens
 from latentwire.prompts import Prompt
 from latentwire.training.objectives import WRITING_CUES
 from latentwire.training.pretraining import CHARACTERS_PER_TOKEN, TINY_WORLD, control_tokens
-from latentwire.training.run import ARTEFACT_FOLDER
 
 #: tokens beyond the text's own that the receiver may write
 _SPARE_TOKENS = 8

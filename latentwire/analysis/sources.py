@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from latentwire.bridges.base import WEIGHTS_FILE, identity_of
-from latentwire.config import RunConfig
+from latentwire.config import ARTEFACT_FOLDER, RunConfig
 from latentwire.files import file_digest
 from latentwire.methods.base import Parts
 from latentwire.models.device import hardware_summary
 from latentwire.provenance import git_state, versions
-from latentwire.training.run import ARTEFACT_FOLDER
 
 
 def bridge_provenance(run_folder: Path, config: RunConfig, parts: Parts) -> dict[str, Any]:

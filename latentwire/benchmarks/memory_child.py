@@ -56,13 +56,14 @@ def measured(request: dict[str, Any]) -> dict[str, Any]:
     import transformers
 
     from latentwire.bridges.base import Bridge
+    from latentwire.config import ARTEFACT_FOLDER
     from latentwire.data.budget import fit_rows
     from latentwire.data.readers import read_task
     from latentwire.data.task import load_task
     from latentwire.evaluation.run import load_parts, saved_config
     from latentwire.methods import build_method
     from latentwire.models.source import resolve
-    from latentwire.training.run import ARTEFACT_FOLDER, load_prompters
+    from latentwire.training.run import load_prompters
 
     torch.set_num_threads(request["threads"])
     folder = Path(request["folder"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from latentwire.bridges.base import Bridge
-from latentwire.config import RunConfig
+from latentwire.config import ARTEFACT_FOLDER, RunConfig
 from latentwire.data.budget import fit_rows
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, Task, load_task
@@ -22,7 +22,7 @@ from latentwire.methods.settings import MethodSettings
 from latentwire.models.compiling import compiled_forward
 from latentwire.models.receiver import Receiver
 from latentwire.prompts import Prompt
-from latentwire.training.run import ARTEFACT_FOLDER, load_prompters
+from latentwire.training.run import load_prompters
 
 #: methods that are timed against each other, beside the floor
 METHODS = ("bridge", "receiver_text", "text_relay")

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from latentwire.bridges.base import WEIGHTS_FILE
-from latentwire.config import RunConfig, build_config
+from latentwire.config import ARTEFACT_FOLDER, CONFIG_FILE, RunConfig, build_config
 from latentwire.errors import UsageError
 from latentwire.evaluation.run_folder import run_settings
 from latentwire.files import write_json
 from latentwire.models.source import resolve
-from latentwire.training.run import ARTEFACT_FOLDER, CONFIG_FILE, load_pair, new_bridge
+from latentwire.training.run import load_pair, new_bridge
 
 #: the paper's: eight soft tokens, whatever the context
 BRIDGE: dict[str, Any] = {"name": "perceiver", "soft_tokens": 8}

@@ -97,10 +97,10 @@ def _train(run: RunConfig) -> None:
 def _evaluate(run: RunConfig, rows: int) -> Results:
     from latentwire.bridges.base import WEIGHTS_FILE
     from latentwire.cli.evaluate import evaluate_with_progress
+    from latentwire.config import ARTEFACT_FOLDER, RESULTS_FILE
     from latentwire.evaluation.results import read_results
-    from latentwire.evaluation.run import RESULTS_FILE, EvaluationRequest
+    from latentwire.evaluation.run import EvaluationRequest
     from latentwire.files import file_digest
-    from latentwire.training.run import ARTEFACT_FOLDER
 
     path = Path(run.folder) / RESULTS_FILE
     if path.exists():

@@ -101,9 +101,9 @@ def _steps_table(curves: list[Curve], score: float) -> Table:
 
 def _named_results(path: Path) -> tuple[str, Results]:
     """A run's name and its result file. Raises ``ArtefactError`` where there is none."""
+    from latentwire.config import RESULTS_FILE
     from latentwire.errors import ArtefactError
     from latentwire.evaluation.results import read_results
-    from latentwire.evaluation.run import RESULTS_FILE
 
     file = path / RESULTS_FILE if path.is_dir() else path
     if not file.is_file():

@@ -6,6 +6,7 @@ See ``docs/tasks.md`` for the format. ``Task.example`` turns one raw row into wh
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ class Task:
             except DataError as error:
                 raise self._refused(row_id, str(error)) from None
             items = value if isinstance(value, (list, tuple)) else [value]
-            if any(item is None or item != item for item in items):
+            if any(item is None or (isinstance(item, float) and math.isnan(item)) for item in items):
                 raise self._refused(row_id, f"field {path!r} is null or no number; remove the row or name another field")
             for item in items:
                 if isinstance(item, str) and (why := not_text(item)):

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from latentwire.bridges.base import WEIGHTS_FILE, Bridge, identity_of
-from latentwire.config import RunConfig, build_config
+from latentwire.config import ARTEFACT_FOLDER, CONFIG_FILE, RESULTS_FILE, RunConfig, build_config
 from latentwire.data.budget import describe_cuts, fit_rows
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, Task, load_task
@@ -18,7 +18,7 @@ from latentwire.evaluation.evaluator import Advance, EvaluationSettings, Origin,
 from latentwire.evaluation.predictions import find_predictions, read_header, write_predictions
 from latentwire.evaluation.results import ResultRow, Results, RunInfo, read_results, state_of, write_results
 from latentwire.evaluation.rows import result_rows
-from latentwire.evaluation.run_folder import CONFIG_FILE, RESULTS_FILE, run_settings
+from latentwire.evaluation.run_folder import run_settings
 from latentwire.files import digest, file_digest
 from latentwire.messages.settings import Precision
 from latentwire.methods import build_method, method_class
@@ -26,7 +26,7 @@ from latentwire.methods.base import Method, Parts
 from latentwire.methods.bridge import BridgeMethod
 from latentwire.models.device import hardware_summary
 from latentwire.provenance import git_state, versions
-from latentwire.training.run import ARTEFACT_FOLDER, load_pair, load_prompters
+from latentwire.training.run import load_pair, load_prompters
 
 #: what a trained run is held against; all other methods learn or cost more, and are `latentwire compare`'s
 WITHOUT_FIT = ("receiver_only", "receiver_text", "text_relay", "bridge")
@@ -129,11 +129,12 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
         "receiver": identity_of(parts.receiver.source).model_dump(),
         "bridge": {"params": bridge.num_params, "weights_sha256": weights},
     }
-    for name, before in _still_true(request.result_path, models, rows, hashes).items():
-        rows += before.rows
-        if name not in hashes:
-            revisions[name], hashes[name], notes[name] = before.revision, before.prompt_hash, before.notes
-            partial += [name] if before.partial else []
+    kept, before = _still_true(request.result_path, models, rows, hashes)
+    rows += kept
+    for name in dict.fromkeys(row["task"] for row in kept if row["task"] not in hashes):
+        revisions[name], hashes[name] = before["data_revisions"][name], before["prompt_hashes"][name]
+        notes[name] = before["notes"].get(name, [])
+        partial += [name] if name in before["partial"] else []
     info = RunInfo(
         state=state_of(rows),
         config=config.model_dump(mode="json"),
@@ -150,36 +151,26 @@ def evaluate_run(request: EvaluationRequest, *, advance: Advance = lambda what, 
     return write_results(request.result_path, info, rows)
 
 
-class _Before(NamedTuple):
-    """What the result file held of a task."""
-
-    rows: list[ResultRow]
-    revision: str
-    prompt_hash: str
-    notes: list[str]
-    partial: bool
-
-
-def _still_true(path: Path, models: dict[str, Any], new: Sequence[ResultRow], hashes: Mapping[str, str]) -> dict[str, _Before]:
-    """By task what the result file of the same bridge and code holds and is not measured anew: other tasks, and other methods over
-    the very same rows.
+def _still_true(
+    path: Path, models: dict[str, Any], new: Sequence[ResultRow], hashes: Mapping[str, str]
+) -> tuple[list[ResultRow], RunInfo | dict[str, Any]]:
+    """What the result file of the same bridge and code holds and is not measured anew, other tasks and other methods over the very
+    same rows; and what that file says of its run.
     """
     try:
         old = read_results(path)
     except ArtefactError:
-        return {}
-    run = old["run"]
+        return [], {}
+    run, measured = old["run"], {(row["task"], row["method"]) for row in new}
     if (run["models"], run["git"]) != (json.loads(json.dumps(models)), git_state()):
-        return {}
-    measured = {(row["task"], row["method"]) for row in new}
-    found: dict[str, _Before] = {}
-    for row in old["rows"]:
-        name = row["task"]
-        if (name, row["method"]) in measured or hashes.get(name, run["prompt_hashes"][name]) != run["prompt_hashes"][name]:
-            continue
-        facts = run["data_revisions"][name], run["prompt_hashes"][name], run["notes"].get(name, []), name in run["partial"]
-        found.setdefault(name, _Before([], *facts)).rows.append(row)
-    return found
+        return [], run
+    known = run["prompt_hashes"]
+    kept = [
+        row
+        for row in old["rows"]
+        if (row["task"], row["method"]) not in measured and hashes.get(row["task"], known[row["task"]]) == known[row["task"]]
+    ]
+    return kept, run
 
 
 def _built(name: str, parts: Parts, precisions: Sequence[Precision] | None) -> list[Method]:

@@ -7,12 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from latentwire.config import ModelSettings, RunConfig, SenderSettings
+from latentwire.config import ARTEFACT_FOLDER, CONFIG_FILE, RESULTS_FILE, ModelSettings, RunConfig, SenderSettings
 from latentwire.errors import ArtefactError, LatentWireError
 from latentwire.files import digest, read_json
-
-CONFIG_FILE, RESULTS_FILE = "config.json", "results.json"
-ARTEFACT_FOLDER = "bridge"
 
 
 def run_settings(run_folder: Path) -> dict[str, Any]:

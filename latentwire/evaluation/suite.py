@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentwire.bridges.base import identity_of
-from latentwire.config import RunConfig
+from latentwire.config import RESULTS_FILE, RunConfig
 from latentwire.data.budget import describe_cuts, fit_rows
 from latentwire.data.readers import TaskRows, count_overlap, read_task
 from latentwire.data.task import Task, load_task
@@ -22,7 +22,6 @@ from latentwire.evaluation.evaluator import Advance, EvaluationSettings, Origin,
 from latentwire.evaluation.predictions import Predictions, prediction_path, read_predictions, write_predictions
 from latentwire.evaluation.results import ResultRow, Results, RunInfo, state_of, write_results
 from latentwire.evaluation.rows import result_rows
-from latentwire.evaluation.run import RESULTS_FILE
 from latentwire.files import digest
 from latentwire.messages.settings import MessageSettings
 from latentwire.methods import method_class

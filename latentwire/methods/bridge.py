@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from latentwire.bridges.base import Bridge
+from latentwire.config import ARTEFACT_FOLDER
 from latentwire.data.task import Example
 from latentwire.errors import UsageError
 from latentwire.messages.channel import Channel
@@ -18,7 +19,7 @@ from latentwire.models.batching import alike
 from latentwire.models.sender import Sender
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.training.packing_run import learn_packing
-from latentwire.training.run import ARTEFACT_FOLDER, train_run
+from latentwire.training.run import train_run
 from latentwire.training.trainer import Hooks
 
 

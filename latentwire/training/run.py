@@ -21,7 +21,7 @@ from torch import nn
 from latentwire.bridges import bridge_config
 from latentwire.bridges.base import WEIGHTS_FILE, Bridge, BridgeConfig, BridgeEnds, BridgePair, identity_of
 from latentwire.bridges.card import bridge_card
-from latentwire.config import RunConfig, differences
+from latentwire.config import ARTEFACT_FOLDER, CONFIG_FILE, RESULTS_FILE, RunConfig, differences
 from latentwire.data.budget import describe_cuts, fit_rows
 from latentwire.data.readers import read_task
 from latentwire.data.task import Example, load_task
@@ -45,10 +45,10 @@ from latentwire.training.ridge import begin_with_ridge
 from latentwire.training.trainer import CHECKPOINT_FILE, Hooks, Trainer
 from latentwire.training.unfolding import listening_vectors
 
-SUMMARY_FILE, CONFIG_FILE, ARTEFACT_FOLDER = "train.json", "config.json", "bridge"
+SUMMARY_FILE = "train.json"
 #: what commands measure of a trained bridge and put beside it; of the next bridge in the folder it says nothing
 MEASURED = (
-    "results.json", "predictions", "capacity.json", "capacity.png", "recall.json", "recall.png", "bench.json", "bench.png",
+    RESULTS_FILE, "predictions", "capacity.json", "capacity.png", "recall.json", "recall.png", "bench.json", "bench.png",
 )  # fmt: skip
 
 Say = Callable[[str], None]

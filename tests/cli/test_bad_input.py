@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from latentwire.cli.app import main
+from latentwire.cli.console import same_command_goes_on
+from latentwire.errors import StoppedEarlyError
 from latentwire.training.run import train_run
 from tests.training.test_trainer import small_config
 
@@ -284,10 +286,11 @@ def test_an_overwritten_run_keeps_nothing_that_was_measured_of_the_old_bridge(ru
     assert not [name for name in ("results.json", "predictions", "capacity.json") if (run_copy / name).exists()]
 
 
-def test_resume_and_overwrite_exclude_each_other(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, error = failing(["train", str(run_copy / "config.json"), "--resume", "--overwrite"], capsys)
-    assert code != 0
-    assert "exclude each other" in error or "does not fit" in error
+def test_resume_and_overwrite_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = failing(["train", NANO, "--set", f"output_dir={tmp_path / 'run'}", "--resume", "--overwrite"], capsys)
+    assert code == 2
+    assert "exclude each other" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_task_without_notes_is_refused_before_anything_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -316,11 +319,17 @@ def test_a_file_of_rows_says_what_is_wrong_with_it(
     assert words in error
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
-    rows = rows_file(tmp_path, [{"id": "1", "text": "x", "label": 0}])
-    path = next(rows.rglob("train.jsonl"))
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_file(tmp_path, [{"id": "1", "text": "marked", "label": 0}])
+    path = rows / "mine" / "test.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert main(["tasks", "show", task_file(tmp_path), "--data_dir", str(rows), "--split", "train", "--row", "0"]) in (0, 1)
+    assert main(["tasks", "show", task_file(tmp_path), "--data_dir", str(rows)]) == 0
+    assert "marked" in capsys.readouterr().out
+
+
+def test_a_command_without_resume_says_how_it_goes_on() -> None:
+    with pytest.raises(StoppedEarlyError, match="saved; the same command goes on from there"), same_command_goes_on():
+        raise StoppedEarlyError("stopped at step 3 of 9, all saved; go on with --resume")
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,17 @@ def test_what_has_ended_is_not_said_to_end_otherwise(
     assert registry.experiment("new").state is State.COMPLETED
 
 
+def test_a_second_result_does_not_hide_that_the_first_was_missing(
+    registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "results.json").write_text('{"accuracy": 0.5}')
+    assert shell(registry, capsys, "start", "new")[0] == 0
+    assert shell(registry, capsys, "complete", "new", "--result-file", tmp_path / "nope.json")[0] == 3
+    code, out, err = shell(registry, capsys, "complete", "new", "--result-file", tmp_path / "results.json")
+    assert (code, out) == (1, "")
+    assert "has ended already: invalid; nothing was changed (`experiment_manager.py --mark-rerun new`" in err
+
+
 def test_a_log_stands_where_the_shell_says(
     registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

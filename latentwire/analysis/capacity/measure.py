@@ -33,13 +33,12 @@ from latentwire.analysis.capacity.probe import SenderProbe, training_codes
 from latentwire.analysis.capacity.reading import Code, Reading, check_lengths, examples, read_messages, read_text, send
 from latentwire.analysis.sources import bridge_provenance
 from latentwire.bridges.base import Bridge, BridgePair
-from latentwire.config import RunConfig
+from latentwire.config import ARTEFACT_FOLDER, RunConfig
 from latentwire.errors import ArtefactError, UsageError
 from latentwire.evaluation.controls import applicable, build_control
 from latentwire.evaluation.run import load_parts, saved_config
 from latentwire.files import write_json
 from latentwire.methods.base import SOFT_CONTROLS, Parts
-from latentwire.training.run import ARTEFACT_FOLDER
 
 LENGTHS = (1, 2, 4, 8, 16, 24, 32)
 #: the probe learns from codes of another seed than those it reads

@@ -16,6 +16,7 @@ from latentwire.analysis.preflight.posed_rows import Posed
 from latentwire.analysis.preflight.task_bits import Read, TaskBits, paired, read_answers, task_bits
 from latentwire.bridges import bridge_config
 from latentwire.bridges.base import Bridge
+from latentwire.config import CONFIG_FILE
 from latentwire.data.task import Example
 from latentwire.evaluation.metrics import METRICS
 from latentwire.evaluation.predictions import BY_TEXT
@@ -24,7 +25,6 @@ from latentwire.files import read_json
 from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Sender
 from latentwire.models.soft_tokens import SoftTokens
-from latentwire.training.run import CONFIG_FILE
 
 CAPACITY_FILE = "capacity.json"
 #: share of the way from chance to 1: the receiver reads the task well; it does not read it at all
@@ -335,13 +335,8 @@ def measured_before(posed: Posed, entries: Sequence[LimitEntry], *, measured_now
     )
     numbers: dict[str, float | int | str | None] = {"score": entry.score, "relative": entry.relative, "verdict": entry.verdict}
     if measured_now or not same or not _is_pair(entry, posed):
-        other = (
-            "another bridge, rate or kind of message"
-            if not same
-            else "another pair"
-            if not _is_pair(entry, posed)
-            else "an earlier run"
-        )
+        whose = "another pair" if not _is_pair(entry, posed) else "an earlier run"
+        other = whose if same else "another bridge, rate or kind of message"
         return Check(name, "skip", f"{text}: {other}", mend="see `latentwire limits`", numbers=numbers)
     if entry.reader_is_weak:
         text += "; the receiver itself hardly reads this task"

@@ -30,14 +30,14 @@ from latentwire.analysis.preflight.row_checks import check_rows
 from latentwire.bridges import bridge_config
 from latentwire.bridges.base import CONFIG_FILE as ARTEFACT_CONFIG
 from latentwire.bridges.base import WEIGHTS_FILE, Bridge
-from latentwire.config import RunConfig, build_config, load_config
+from latentwire.config import ARTEFACT_FOLDER, CONFIG_FILE, RunConfig, build_config, load_config
 from latentwire.data.task import load_task
 from latentwire.errors import ArtefactError, UnknownNameError, UsageError
 from latentwire.evaluation.run import load_parts
 from latentwire.evaluation.run_folder import is_run, run_folder_of
 from latentwire.models.chat import style_name
 from latentwire.models.receiver import load_receiver
-from latentwire.training.run import ARTEFACT_FOLDER, CONFIG_FILE, load_prompters
+from latentwire.training.run import load_prompters
 
 #: tokenizers are quick, models are not: checks without a model read so many times the rows
 STATIC_FACTOR = 10
