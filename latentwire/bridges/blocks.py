@@ -6,6 +6,7 @@ Shapes: B rows, S sender tokens, Q queries.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,12 @@ def reading_blocks(bridge: str, *, depth: int, size: int, heads: int, ffn_factor
 
 def sinusoids(length: int, size: int, device: torch.device) -> Float[Tensor, "S size"]:
     """Fixed position codes (Vaswani et al. 2017) for any length."""
+    # the table has a power of two of places, so that few are made and kept
+    return _table(1 << (length - 1).bit_length() if length > 1 else 1, size, device)[:length]
+
+
+@lru_cache(maxsize=16)
+def _table(length: int, size: int, device: torch.device) -> Float[Tensor, "S size"]:
     half = size // 2
     rates = torch.exp(torch.arange(half, device=device) * (-math.log(10_000.0) / half))
     angles = torch.arange(length, device=device)[:, None] * rates

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from latentwire.errors import UsageError
+from latentwire.provenance import processor_name
 
 Model = TypeVar("Model", bound=nn.Module)
 #: formats of the weights of linear layers alone (bytes of one weight); all else is in bfloat16
@@ -92,7 +93,7 @@ def hardware_summary(device: torch.device) -> dict[str, object]:
     """What a result file says about the machine."""
     import platform
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name() or platform.machine()
     return {"device": str(device), "name": name, "threads": torch.get_num_threads(), "system": platform.system()}
 
 

@@ -25,6 +25,7 @@ from latentwire.models.chat import Prompter, PromptStyle
 from latentwire.models.device import loading, pick_device, pick_dtype, placed
 from latentwire.models.freezing import freeze
 from latentwire.models.past import Past, keeps_all_positions, shared_start
+from latentwire.models.scoring import ScoresOptions
 from latentwire.models.soft_tokens import Prefix, SoftTokens, positions_of
 from latentwire.models.source import ModelSource, check_config, check_loaded, explained, resolve
 from latentwire.models.tokens import encode_plain
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 Attention = Tensor | dict[str, Tensor] | None
 
 
-class Receiver:
+class Receiver(ScoresOptions):
     """A frozen causal language model that reads soft tokens, scores options and generates greedily."""
 
     def __init__(
@@ -61,6 +62,7 @@ class Receiver:
         self.end_id = self.prompter.end_id
         self.end_ids: set[int] = {self.end_id, *_end_ids(model, source)}
         self.embedding_rms = self._embedding_rms()
+        self.pair_cost = _pair_cost(model)
         #: most rows of a task share their options and the end of their prompt
         self._trie = lru_cache(maxsize=64)(self._built_trie)
         # transformers 5.24 renamed it
@@ -101,7 +103,7 @@ class Receiver:
         pieces = [self.prompter.prefix_ids(prompt) for prompt in prompts]
         if open_end:
             pieces = [(before, []) for before, _ in pieces]
-        if len(pieces) > 1 and all(piece == pieces[0] for piece in pieces) and (soft is None or soft.has_no_gaps):
+        if all(piece == pieces[0] for piece in pieces) and (soft is None or soft.has_no_gaps):
             return self._even_prefix(len(pieces), *pieces[0], soft)
         flat = torch.tensor([token for before, after in pieces for token in (*before, *after)], device=self.device)
         embedded = self.embed(flat)
@@ -163,7 +165,7 @@ class Receiver:
             found.append(self.embed(torch.tensor(ids, dtype=torch.long, device=self.device)))
         return found
 
-    # ------------------------------------------------------------------------------------------------------ scoring
+    # ------------------------------------------------------------------------------------------------------ answers
 
     def answer_log_probs(
         self, prefix: Prefix, answers: Sequence[Sequence[int]]
@@ -216,96 +218,6 @@ class Receiver:
         prompt = Prompt("", ending)
         return build_trie([self.answer_ids(prompt, option, end=False) for option in options], self.end_id)
 
-    def score_options(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
-        """Log-likelihood in nats of every option of every row, over prefix and trie nodes alone. Differentiable."""
-        prefix = self.with_shared_start_read(prefix, behind=max((len(trie.tokens) for trie in tries), default=0))
-        if any(len(trie.pieces) > 1 for trie in tries):
-            return self._score_in_pieces(prefix, tries)
-        lengths = [length + len(trie.tokens) for length, trie in zip(prefix.lengths, tries, strict=True)]
-        scores: list[Tensor] = [prefix.embeddings] * len(tries)
-        for part in parts(lengths, self.device):
-            asked = [tries[row] for row in part]
-            logits = self.tree_logits(prefix[part], asked)
-            if not logits.requires_grad and all(trie is asked[0] for trie in asked):
-                for row, own in zip(part, asked[0].batch_scores(logits), strict=True):
-                    scores[row] = own
-                continue
-            for row, trie, own in zip(part, asked, logits, strict=True):
-                scores[row] = trie.option_scores(own, own.logsumexp(-1))
-        return scores
-
-    def _score_in_pieces(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
-        """As ``score_options``: the pieces of large tries are read side by side, each behind the whole prefix."""
-        rows = [row for row, trie in enumerate(tries) for _ in trie.pieces]
-        found = iter(self.score_options(prefix[rows], [piece for trie in tries for _, piece in trie.pieces]))
-        scores = []
-        for trie in tries:
-            places = torch.tensor([option for options, _ in trie.pieces for option in options], device=self.device)
-            scores.append(torch.cat([next(found) for _ in trie.pieces])[places.argsort()])
-        return scores
-
-    @torch.no_grad()
-    def score_contenders(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
-        """As ``score_options`` for every option that can be the best; the others get the log-probability of their first token.
-
-        No option is more probable than its first token. So those with the likeliest first token are scored, and then only
-        those whose first token is more probable than the best of them: with many options, a small part.
-        """
-        prefix = self.with_shared_start_read(prefix, behind=max((len(trie.tokens) for trie in tries), default=0))
-        scores: list[Tensor] = [prefix.embeddings] * len(tries)
-        for part in parts(prefix.lengths, self.device):
-            for row, own in zip(part, self._contenders(prefix[part], [tries[row] for row in part]), strict=True):
-                scores[row] = own
-        return scores
-
-    def _contenders(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
-        first, prefix = self._read_but_for_the_last(prefix)
-        scores = [row[[path[0][1] for path in trie.paths]] for row, trie in zip(first, tries, strict=True)]
-        likeliest = [(row == row.max()).nonzero()[:, 0].tolist() for row in scores]
-        bounds = [row.clone() for row in scores]
-        self._score_some(prefix, tries, likeliest, scores)
-        best = [row[options].max() for row, options in zip(scores, likeliest, strict=True)]
-        # a little slack, since two passes agree to rounding only
-        still_open = [
-            [option for option in (bound > most - 1e-3).nonzero()[:, 0].tolist() if option not in options]
-            for bound, most, options in zip(bounds, best, likeliest, strict=True)
-        ]
-        self._score_some(prefix, tries, still_open, scores)
-        return scores
-
-    def _score_some(
-        self, prefix: Prefix, tries: Sequence[OptionTrie], wanted: Sequence[list[int]], scores: list[Float[Tensor, " _"]]
-    ) -> None:
-        """Writes the scores of the ``wanted`` options of each row into ``scores``."""
-        rows = [row for row, options in enumerate(wanted) if options]
-        if not rows:
-            return
-        made: dict[tuple[int, ...], OptionTrie] = {}
-        kept = []
-        for row in rows:
-            key = (id(tries[row]), *wanted[row])
-            if key not in made:
-                made[key] = build_trie([tries[row].spelled(option) for option in wanted[row]], None)
-            kept.append(made[key])
-        for row, found in zip(rows, self.score_options(prefix[rows], kept), strict=True):
-            scores[row][wanted[row]] = found
-
-    @torch.no_grad()
-    def prefers(self, prefix: Prefix, tries: Sequence[OptionTrie], labels: Sequence[int]) -> list[bool]:
-        """Whether option ``labels[row]`` scores best. Options that cannot win by their first token are not scored further."""
-        spelled = [trie.spelled(label) for trie, label in zip(tries, labels, strict=True)]
-        logits, targets, mask = self.answer_logits(prefix, spelled)
-        own = (-F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * mask).sum(dim=1).tolist()
-        first = logits[:, 0].log_softmax(-1).cpu()
-        wanted: list[list[int]] = []
-        for row, (trie, label) in enumerate(zip(tries, labels, strict=True)):
-            starts = first[row, [path[0][1] for path in trie.paths]].tolist()
-            rivals = [option for option, start in enumerate(starts) if option != label and start >= own[row] - 1e-3]
-            wanted.append([label, *rivals] if rivals else [])
-        scores = [torch.full((len(trie.paths),), -torch.inf, device=self.device) for trie in tries]
-        self._score_some(prefix, tries, wanted, scores)
-        return [not options or int(row.argmax()) == label for row, options, label in zip(scores, wanted, labels, strict=True)]
-
     def branch_log_probs(self, prefix: Prefix, trees: Sequence[Branches]) -> list[list[Float[Tensor, " T"]]]:
         """Log-probabilities in nats of the answer tokens of every branch of every row, each as if asked alone. Differentiable."""
         found = []
@@ -323,11 +235,13 @@ class Receiver:
 
     def tree_inputs(
         self, prefix: Prefix, trees: Sequence[OptionTrie | Branches]
-    ) -> tuple[Float[Tensor, "B T D_r"], Float[Tensor, "B 1 T _"] | dict[str, Tensor], Int[Tensor, "B T"]]:
+    ) -> tuple[Float[Tensor, "B T D_r"], Attention, Int[Tensor, "B T"]]:
         """What one pass over prefixes and the nodes of their trees reads: embeddings, attention bias, positions.
 
-        A bias for each kind of layer where some see less far back than the pass is long.
+        A bias for each kind of layer where some see less far back than the pass is long; none where no tree has a node.
         """
+        if not any(tree.tokens for tree in trees):
+            return prefix.embeddings, None if prefix.has_no_gaps else prefix.whole_mask.long(), prefix.positions
         tokens, bias, positions = behind(prefix, trees, dtype=self.dtype)
         nodes = self.embed(tokens).expand(len(prefix.mask), -1, -1)
         return torch.cat([prefix.embeddings, nodes], dim=1), self.windows.kept(bias, positions, tokens.shape[1]), positions
@@ -354,7 +268,7 @@ class Receiver:
         mask = torch.arange(begin, length, device=self.device)[None, :] >= starts[:, None]
         return prefix.part(slice(None), slice(begin, None), past=past, mask=mask)
 
-    def _read_but_for_the_last(self, prefix: Prefix) -> tuple[Float[Tensor, "B V"], Prefix]:
+    def read_but_for_the_last(self, prefix: Prefix) -> tuple[Float[Tensor, "B V"], Prefix]:
         """Log-probabilities behind the prefix, and the prefix with all but its last position read (if the model can resume)."""
         log_probs, past = self._read(prefix, but_for=1)
         return log_probs, prefix if past is None else prefix.part(slice(None), slice(-1, None), past=past)
@@ -416,6 +330,16 @@ class Receiver:
         """Greedy answers as text, without surrounding white space."""
         rows = self.generate_ids(prefix, max_new_tokens=max_new_tokens)
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
+
+
+def _pair_cost(model: PreTrainedModel) -> float:
+    """Multiplications of attention for one pair of positions over those of the blocks' weights for one position."""
+    config = model.config.get_text_config()
+    # a recurrent model has none
+    heads = getattr(config, "num_attention_heads", 0)
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // max(1, heads))
+    weights = sum(part.numel() for part in model.get_decoder().parameters()) - model.get_input_embeddings().weight.numel()
+    return float(2 * config.num_hidden_layers * width / max(1, weights))
 
 
 def _end_ids(model: PreTrainedModel, source: ModelSource) -> set[int]:

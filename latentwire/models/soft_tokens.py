@@ -143,17 +143,26 @@ class Prefix:
     @property
     def positions(self) -> Int[Tensor, "B P"]:
         """Where each token stands for the receiver; the last one is real in every row."""
-        return positions_of(self.whole_mask)[:, -self.mask.shape[1] :] if self.spread is None else self.spread
+        if self.spread is not None:
+            return self.spread
+        if self._is_one_whole_row:
+            return torch.arange(self.mask.shape[1], device=self.mask.device)[None]
+        return positions_of(self.whole_mask)[:, -self.mask.shape[1] :]
 
     @property
     def lengths(self) -> list[int]:
         """Real positions of each row, those of the past included."""
-        return list(self.whole_mask.sum(dim=1).tolist())
+        return [self.mask.shape[1]] if self._is_one_whole_row else list(self.whole_mask.sum(dim=1).tolist())
+
+    @property
+    def _is_one_whole_row(self) -> bool:
+        """A single row of which nothing was read has no padding, and no device is asked for it."""
+        return len(self.mask) == 1 and self.past is None
 
     @property
     def has_no_gaps(self) -> bool:
-        """Whether no position is padding, which a single row of which nothing was read has none of."""
-        return (len(self.mask) == 1 and self.past is None) or bool(self.whole_mask.all())
+        """Whether no position is padding."""
+        return self._is_one_whole_row or bool(self.whole_mask.all())
 
     @property
     def whole_mask(self) -> Bool[Tensor, "B _"]:

@@ -19,10 +19,8 @@ from torch import Tensor
 
 from latentwire.models.soft_tokens import Prefix
 
-#: nodes of a trie that one pass reads
-PIECE_NODES = 330
-#: attention biases that a trie keeps
-_BIASES_KEPT = 8
+#: attention biases, and ways to cut it, that a trie keeps
+_KEPT = 8
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class OptionTrie:
         """
         known, key = self._biases, (length, dtype, device)
         if key not in known:
-            if len(known) >= _BIASES_KEPT:
+            if len(known) >= _KEPT:
                 known.clear()
             total = length + len(self.tokens)
             allowed = torch.ones(total, total, dtype=torch.bool).tril()
@@ -84,40 +82,38 @@ class OptionTrie:
     def _biases(self) -> dict[tuple[int, torch.dtype, torch.device], Tensor]:
         return {}
 
-    @cached_property
-    def pieces(self) -> tuple[tuple[tuple[int, ...], OptionTrie], ...]:
-        """The trie cut into tries of at most about ``PIECE_NODES`` nodes and the options of each; itself where it is no larger.
+    def cut(self, count: int) -> tuple[tuple[tuple[int, ...], OptionTrie], ...]:
+        """The trie as ``count`` tries with about as many nodes each, and the options of each; itself where one is asked for.
 
-        Attention costs the square of what one pass reads, so several short passes over a prefix are cheaper than one long one.
+        Attention costs the square of what one pass reads, so several short passes over a prefix may be cheaper than one long one.
         """
-        count = -(-len(self.tokens) // PIECE_NODES)
-        if count <= 1:
-            return ((tuple(range(len(self.paths))), self),)
+        known = self._cuts
+        if count not in known:
+            if len(known) >= _KEPT:
+                known.clear()
+            known[count] = self._cut(count) if count > 1 else ((tuple(range(len(self.paths))), self),)
+        return known[count]
+
+    def _cut(self, count: int) -> tuple[tuple[tuple[int, ...], OptionTrie], ...]:
+        groups: list[list[int]] = [[] for _ in range(count)]
+        read, before = 0, list[int]()
         # options that begin alike stay together
-        order = sorted(range(len(self.paths)), key=self.spelled)
-        groups: list[list[int]] = [[]]
-        nodes, before = 0, list[int]()
-        for option in order:
-            if groups[-1] and nodes >= len(self.tokens) / count:
-                groups.append([])
-                nodes, before = 0, []
+        for option in sorted(range(len(self.paths)), key=self.spelled):
             tokens = self.spelled(option)
             shared = next((depth for depth, (a, b) in enumerate(zip(tokens, before, strict=False)) if a != b), len(before))
-            nodes += max(0, len(tokens) - 1 - shared)
-            groups[-1].append(option)
-            before = tokens
-        return tuple((tuple(group), build_trie([self.spelled(option) for option in group], None)) for group in groups)
+            new = max(0, len(tokens) - 1 - shared)
+            groups[min(count - 1, (2 * read + new) * count // (2 * len(self.tokens)))].append(option)
+            read, before = read + new, tokens
+        return tuple((tuple(group), build_trie([self.spelled(option) for option in group], None)) for group in groups if group)
 
-    def batch_scores(self, logits: Float[Tensor, "B N V"]) -> Float[Tensor, "B options"]:
-        """``option_scores`` of several rows with this trie at once."""
-        nodes, tokens, real = (part.to(logits.device) for part in self.steps)
-        norms = logits.logsumexp(-1)
-        return ((logits[:, nodes, tokens] - norms[:, nodes]) * real).sum(dim=-1)
+    @cached_property
+    def _cuts(self) -> dict[int, tuple[tuple[tuple[int, ...], OptionTrie], ...]]:
+        return {}
 
-    def option_scores(self, logits: Float[Tensor, "N V"], log_norms: Float[Tensor, " N"]) -> Float[Tensor, " options"]:
-        """Log-likelihood in nats of each option from the logits at the nodes and their log-sum-exp."""
-        nodes, tokens, real = (part.to(logits.device) for part in self.steps)
-        return ((logits[nodes, tokens] - log_norms[nodes]) * real).sum(dim=1)
+    def option_scores(self, log_probs: Float[Tensor, "*B N V"]) -> Float[Tensor, "*B options"]:
+        """Log-likelihood in nats of each option from the log-probabilities at the nodes."""
+        nodes, tokens, real = (part.to(log_probs.device) for part in self.steps)
+        return (log_probs[..., nodes, tokens] * real).sum(dim=-1)
 
 
 @dataclass(frozen=True)

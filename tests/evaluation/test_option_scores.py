@@ -52,18 +52,18 @@ def test_large_tries_are_read_in_pieces_to_the_same_scores_and_gradients(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = tuple(
-        f"{colour} {item} number {count}" for colour in ("red", "blue") for item in ("lamps", "boats") for count in range(9)
+        f"{colour} {item} number {count}" for colour in ("red", "blue") for item in ("lamps", "boats") for count in range(20)
     )
     prompts = [Prompt("", "\nWhat?\nAnswer:"), Prompt("A longer prompt than the other.", "\nWhat?\nAnswer:")]
     found = []
-    for nodes in (10_000, 8):
-        monkeypatch.setattr("latentwire.models.trie.PIECE_NODES", nodes)
+    for pair_cost in (0.0, 1.0):
+        monkeypatch.setattr(receiver, "pair_cost", pair_cost)
         tries = [
             build_trie([receiver.answer_ids(prompt, option, end=False) for option in many], receiver.end_id) for prompt in prompts
         ]
         tries.append(build_trie([receiver.answer_ids(prompts[0], "yes", end=False)], receiver.end_id))
-        assert (len(tries[0].pieces) > 1) == (nodes == 8)
         prefix = receiver.prefix([*prompts, prompts[0]])
+        assert [receiver._pieces(prefix, len(trie.tokens)) > 1 for trie in tries] == [pair_cost > 0, pair_cost > 0, False]
         embeddings = prefix.embeddings.detach().requires_grad_()
         scores = receiver.score_options(Prefix(embeddings, prefix.mask), tries)
         (gradient,) = torch.autograd.grad(torch.cat(scores).sum(), embeddings)
@@ -72,3 +72,31 @@ def test_large_tries_are_read_in_pieces_to_the_same_scores_and_gradients(
     for one, other in zip(whole, pieces, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
     torch.testing.assert_close(whole_gradient, pieces_gradient, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("read", "nodes"), [(20, 400), (5, 700), (60, 900)])
+def test_a_trie_is_cut_into_as_many_pieces_as_cost_least(receiver: Receiver, read: int, nodes: int) -> None:
+    def cost(pieces: int) -> float:
+        positions = read + nodes / pieces
+        return pieces * positions * (1 + receiver.pair_cost * positions)
+
+    prefix = Prefix(torch.zeros(1, read, receiver.width), torch.ones(1, read, dtype=torch.bool))
+    chosen = receiver._pieces(prefix, nodes)
+    assert chosen > 1
+    # one more or less where both cost about the same
+    assert cost(chosen) <= 1.01 * min(cost(pieces) for pieces in range(1, 40))
+    # a long prefix is not read several times
+    long = Prefix(torch.zeros(1, 2000, receiver.width), torch.ones(1, 2000, dtype=torch.bool))
+    assert receiver._pieces(long, nodes) == 1
+
+
+def test_options_of_one_token_need_no_more_than_the_prefix(receiver: Receiver) -> None:
+    prompts = [Prompt("", "\nWhat?\nAnswer:"), Prompt("A longer prompt than the other.", "\nWhat?\nAnswer:")]
+    tries = [build_trie([[5], [9], [700]], None)] * 2
+    together = receiver.prefix(prompts)
+    assert receiver.tree_inputs(together, tries)[0] is together.embeddings
+    for row, scores in enumerate(receiver.score_options(together, tries)):
+        prefix = receiver.prefix(prompts[row : row + 1])
+        assert receiver.tree_inputs(prefix, tries[:1])[1] is None
+        logits = receiver.model(inputs_embeds=prefix.embeddings).logits[0, -1].log_softmax(-1)
+        torch.testing.assert_close(scores, logits[[5, 9, 700]], atol=1e-4, rtol=0)

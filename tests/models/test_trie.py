@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentwire.models import trie as module
 from latentwire.models.trie import OptionTrie, build_trie
 
 END = 99
@@ -65,16 +63,17 @@ def test_tokenizer_without_an_end_token_leaves_options_as_they_are() -> None:
     assert [spelled(build_trie([[1], [1, 2]], None), number) for number in (0, 1)] == [[1], [1, 2]]
 
 
-@given(options=st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=6), min_size=1, max_size=40))
+@given(options=st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=6), min_size=1, max_size=40), count=st.integers(1, 9))
 @settings(max_examples=200, deadline=None, derandomize=True)
-def test_pieces_of_a_trie_hold_every_option_once_and_are_alike_in_size(options: list[list[int]]) -> None:
+def test_pieces_of_a_trie_hold_every_option_once_and_are_alike_in_size(options: list[list[int]], count: int) -> None:
     trie = build_trie(options, END)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PIECE_NODES", 12)
-        pieces = trie.pieces
+    if not trie.tokens:
+        count = 1
+    pieces = trie.cut(count)
     assert sorted(option for chosen, _ in pieces for option in chosen) == list(range(len(options)))
     for chosen, piece in pieces:
         assert [spelled(piece, place) for place in range(len(chosen))] == [spelled(trie, option) for option in chosen]
-        # the last option of a piece may lead over the border by its own nodes
-        assert len(piece.tokens) <= 12 + 6
-    assert len(pieces) > 1 or len(trie.tokens) <= 12
+        # the first and the last option of a piece may lead over its borders
+        assert len(piece.tokens) <= len(trie.tokens) / count + 2 * 6
+    assert 1 <= len(pieces) <= count
+    assert trie.cut(1) == ((tuple(range(len(options))), trie),)
