@@ -36,12 +36,18 @@ class ReadingBlock(nn.Module):
     def forward(
         self,
         queries: Float[Tensor, "B Q size"],
-        states: Float[Tensor, "B S size"],
+        states: Float[Tensor, "B S size"] | Float[Tensor, "N size"],
         mask: Bool[Tensor, "B S"],
         query_mask: Bool[Tensor, "B Q"] | None = None,
     ) -> Float[Tensor, "B Q size"]:
-        """``mask`` and ``query_mask`` are True at what is real; without the second all queries are."""
-        k, v = self.cross_kv(states).chunk(2, dim=-1)
+        """``mask`` and ``query_mask`` are True at what is real; without the second all queries are.
+
+        ``states``: of all places, or of the N real ones alone, row by row.
+        """
+        read = self.cross_kv(states)
+        if read.dim() == 2:
+            read = read.new_zeros(*mask.shape, read.shape[-1]).index_put(mask.nonzero(as_tuple=True), read)
+        k, v = read.chunk(2, dim=-1)
         queries = queries + self.cross_out(self._attend(self.cross_q(self.cross_norm(queries)), k, v, mask))
         q, k, v = self.self_qkv(self.self_norm(queries)).chunk(3, dim=-1)
         queries = queries + self.self_out(self._attend(q, k, v, query_mask))

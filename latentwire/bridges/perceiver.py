@@ -57,9 +57,12 @@ class PerceiverBridge(Bridge):
     def vectors(
         self, states: Float[Tensor, "B S D_s"], mask: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B K D_r"], Bool[Tensor, "B K"]]:
-        read = self.project_in(self.norm_in(states))
-        read = self.norm_states(read + sinusoids(read.shape[1], read.shape[2], read.device))
-        queries = self.queries.expand(len(states), -1, -1)
+        codes = sinusoids(mask.shape[1], self.config.hidden_size, mask.device)
+        if mask.device.type == "cpu" and not mask.all():
+            # nothing is computed of padding; an accelerator would first have to be asked where it is
+            states, codes = states[mask], codes.expand(*mask.shape, -1)[mask]
+        read = self.norm_states(self.project_in(self.norm_in(states)) + codes)
+        queries = self.queries.expand(len(mask), -1, -1)
         for block in self.blocks:
             queries = block(queries, read, mask)
         vectors = self.project_out(self.norm_out(queries))
