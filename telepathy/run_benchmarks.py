@@ -31,6 +31,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=30, help="timed repetitions; fewer than 30 are for trying out")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads of torch (default: as torch finds them)")
     parser.add_argument("--compile", action="store_true", help="compile both models' passes, for methods and floor alike")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16", "int8", "int4"),
+        default=None,
+        help="number format of both models (default: the run's)",
+    )
     parser.add_argument("--most_size", type=int, default=None, help="leave larger sizes out of the curves")
     parser.add_argument("--device", default=None, help="cpu, mps, cuda or cuda:N")
     parser.add_argument("--output_dir", default=None, help="folder for bench.json and bench.png (default: the run folder)")
@@ -56,6 +62,7 @@ def main(flags: argparse.Namespace) -> None:
         repetitions=flags.repetitions,
         threads=flags.threads,
         compiled=flags.compile,
+        dtype=flags.dtype,
         sized=folder is None,
         device=flags.device,
         out=Path(flags.output_dir) if flags.output_dir else None,

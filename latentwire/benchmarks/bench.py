@@ -22,7 +22,7 @@ from latentwire.bridges.base import identity_of
 from latentwire.data.task import Example
 from latentwire.errors import UnknownNameError, UsageError
 from latentwire.files import write_json
-from latentwire.models.device import hardware_summary
+from latentwire.models.device import hardware_summary, pick_dtype
 from latentwire.provenance import git_state, versions
 
 BENCHMARKS = ("latency", "batched", "memory", "throughput", "training", "options", "scale")
@@ -37,7 +37,8 @@ Watch = Callable[[str, int, int], None]
 class BenchRequest:
     """What to measure. ``sized``: the random pair instead of a run's; it is made in ``folder`` where it is not there yet.
 
-    ``repetitions`` fewer than 30 are for trying out only: the file says how many there were.
+    ``dtype``: the number format of both models, by default the run's. ``repetitions`` fewer than 30 are for trying out only: the
+    file says how many there were.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class BenchRequest:
     repetitions: int = LEAST_REPETITIONS
     threads: int | None = None
     compiled: bool = False
+    dtype: str | None = None
     sized: bool = False
     device: str | None = None
     out: Path | None = None
@@ -79,12 +81,18 @@ def run_bench(request: BenchRequest, *, watch: Watch = lambda what, done, total:
         raise UsageError("--repetitions and --batch_sizes must be 1 or more, for example --repetitions 30 --batch_sizes 1,16")
     if request.threads is not None and request.threads < 1:
         raise UsageError(f"--threads {request.threads} does not fit; give 1 or more")
+    pick_dtype(request.dtype, torch.device("cpu"))
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     if request.sized:
         make_sized_pair(request.folder, say=request.say)
     pair = load_bench_pair(
-        request.folder, task=request.task, data_dir=request.data_dir, device=request.device, compiled=request.compiled
+        request.folder,
+        task=request.task,
+        data_dir=request.data_dir,
+        device=request.device,
+        dtype=request.dtype,
+        compiled=request.compiled,
     )
     bench = _empty(request, pair, names)
     for name in names:
@@ -184,6 +192,7 @@ def _memory(request: BenchRequest, pair: BenchPair, bench: Bench, watch: Watch) 
         task=request.task,
         data_dir=request.data_dir,
         device=request.device,
+        dtype=request.dtype,
         threads=torch.get_num_threads(),
         asked=request.sized,
     )

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import latentwire
 from latentwire.benchmarks.bench_file import MemoryCase, Ratio, ratio_row
+from latentwire.benchmarks.pair import measured_config
 from latentwire.benchmarks.timing import PairedRatio
 from latentwire.errors import LatentWireError, UsageError
-from latentwire.evaluation.run import saved_config
 from latentwire.training.plan import plan_run
 
 #: of the used weights at most, and how far the estimate may be off on either side
@@ -28,6 +28,7 @@ class MemoryRequest:
     task: str | None = None
     data_dir: str | None = None
     device: str | None = None
+    dtype: str | None = None
     threads: int = 1
     #: whether anything is asked of it: beside a pair of a few MB everything else is large
     asked: bool = True
@@ -38,7 +39,7 @@ def measure_memory(request: MemoryRequest) -> tuple[MemoryCase, list[Ratio]]:
     if not Path("/proc/self/statm").exists():
         raise UsageError("memory is read from /proc, which this system does not have; leave --benchmark memory out")
     found = _in_child(request)
-    plan = plan_run(saved_config(request.folder), device=request.device)
+    plan = plan_run(measured_config(request.folder, request.dtype), device=request.device)
     case = MemoryCase(
         used_weights_bytes=found["used_weights_bytes"],
         estimated_bytes=plan.answering_memory_bytes,
@@ -71,6 +72,7 @@ def _in_child(request: MemoryRequest) -> dict[str, int]:
         "task": request.task,
         "data_dir": None if request.data_dir is None else str(Path(request.data_dir).resolve()),
         "device": request.device,
+        "dtype": request.dtype,
         "threads": request.threads,
     }
     # the code that is running, wherever the environment's own is

@@ -55,19 +55,20 @@ def measured(request: dict[str, Any]) -> dict[str, Any]:
     import torch
     import transformers
 
+    from latentwire.benchmarks.pair import measured_config
     from latentwire.bridges.base import Bridge
     from latentwire.config import ARTEFACT_FOLDER
     from latentwire.data.budget import fit_rows
     from latentwire.data.readers import read_task
     from latentwire.data.task import load_task
-    from latentwire.evaluation.run import load_parts, saved_config
+    from latentwire.evaluation.run import load_parts
     from latentwire.methods import build_method
     from latentwire.models.source import resolve
     from latentwire.training.run import load_prompters
 
     torch.set_num_threads(request["threads"])
     folder = Path(request["folder"])
-    config = saved_config(folder)
+    config = measured_config(folder, request["dtype"])
     for end in (config.sender, config.receiver):
         for architecture in resolve(end.model, end.revision).config.architectures or ():
             getattr(transformers, architecture)  # the family's module, which is imported on first use

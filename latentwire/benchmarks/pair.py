@@ -76,6 +76,7 @@ def load_bench_pair(
     task: str | None = None,
     data_dir: str | None = None,
     device: str | None = None,
+    dtype: str | None = None,
     compiled: bool = False,
     max_rows: int = MOST_ROWS,
 ) -> BenchPair:
@@ -85,7 +86,7 @@ def load_bench_pair(
     Raises:
         ArtefactError: the folder holds no run with a bridge. DataError: the task's rows are not there.
     """
-    config = saved_config(folder)
+    config = measured_config(folder, dtype)
     bridge = Bridge.from_pretrained(folder / ARTEFACT_FOLDER).requires_grad_(False)
     sender_end, receiver_end = load_prompters(config)
     chosen = load_task(task or config.task[0], config.variant)
@@ -101,6 +102,15 @@ def load_bench_pair(
     # a second scoring of the options' texts is no part of an answer
     rows = tuple(dataclasses.replace(row, receiver_prompt_options=None) for row in read.examples)
     return BenchPair(config, parts, chosen, rows, read.revision)
+
+
+def measured_config(folder: Path, dtype: str | None) -> RunConfig:
+    """The config of a run, both models in another number format where one is named."""
+    config = saved_config(folder)
+    if dtype is None:
+        return config
+    ends = {name: getattr(config, name).model_copy(update={"dtype": dtype}) for name in ("sender", "receiver")}
+    return config.model_copy(update=ends)
 
 
 def never_ending(model: Receiver) -> None:

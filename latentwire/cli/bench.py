@@ -27,6 +27,7 @@ DATA_DIR = typer.Option(None, "--data_dir", help="Folder with <set>/<split>.json
 REPETITIONS = typer.Option(30, "--repetitions", help="Timed repetitions; fewer than 30 are for trying out.")
 THREADS = typer.Option(None, "--threads", help="CPU threads of torch; default: as torch finds them.")
 COMPILE = typer.Option(False, "--compile", help="Compile both models' passes, for the methods and the floor alike.")
+DTYPE = typer.Option(None, "--dtype", help="float32, bfloat16, float16, int8 or int4, for both models; default: the run's.")
 SIZED = typer.Option(False, "--sized", help="A random 100 M + 60 M pair, made on the spot.")
 MOST_SIZE = typer.Option(None, "--most_size", help="Leave larger sizes out of the curves.")
 OUT = typer.Option(None, "--out", help="Folder for bench.json and bench.png; default: the run folder.")
@@ -43,6 +44,7 @@ def bench(
     repetitions: int = REPETITIONS,
     threads: int | None = THREADS,
     compiled: bool = COMPILE,
+    dtype: str | None = DTYPE,
     sized: bool = SIZED,
     most_size: int | None = MOST_SIZE,
     device: str | None = DEVICE,
@@ -62,6 +64,7 @@ def bench(
         repetitions=repetitions,
         threads=threads,
         compiled=compiled,
+        dtype=dtype,
         sized=sized,
         device=device,
         out=out,

@@ -67,6 +67,7 @@ def test_a_missed_bound_is_a_failed_check_where_asked(
         (["bench", "nowhere", "--benchmark", "latancy"], "did you mean latency?"),
         (["bench", "nowhere", "--batch_sizes", "1;2"], "whole numbers with commas"),
         (["bench", "nowhere", "--repetitions", "0"], "must be 1 or more"),
+        (["bench", "nowhere", "--dtype", "bf16"], "unknown dtype 'bf16'; use float32, bfloat16"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,6 +75,25 @@ def test_bad_input_is_one_line(arguments: list[str], said: str, capsys: pytest.C
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert said in line
+
+
+def test_both_models_are_measured_in_the_format_asked_for(
+    sized_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["--benchmark", "memory", "--benchmark", "options"]
+    before = (sized_folder / "config.json").read_bytes()
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        command = ["bench", str(sized_folder), *QUICK, *chosen, "--dtype", dtype, "--out", str(tmp_path / dtype), "--json"]
+        assert main(command) == 0
+        found[dtype] = json.loads(capsys.readouterr().out)
+        pair = found[dtype]["run"]["pair"]
+        assert pair["sender"]["dtype"] == pair["receiver"]["dtype"] == f"torch.{dtype}"
+    # the bridge stays in float32
+    bridge = 4 * found["float32"]["run"]["pair"]["bridge"]["params"]
+    single, half = (found[dtype]["memory"][0]["used_weights_bytes"] - bridge for dtype in ("float32", "bfloat16"))
+    assert single == 2 * half
+    assert (sized_folder / "config.json").read_bytes() == before
 
 
 def test_names_of_benchmarks() -> None:

@@ -46,7 +46,7 @@ def test_the_floor_scores_the_same_options(scoring: BenchPair, rows: int) -> Non
     logits = floor().logits
     receiver = scoring.parts.receiver
     tries = receiver.tries([row.receiver_prompt for row in batch], [row.options for row in batch])
-    found = [trie.option_scores(own, own.logsumexp(-1)) for trie, own in zip(tries, logits, strict=True)]
+    found = [trie.option_scores(own.log_softmax(-1)) for trie, own in zip(tries, logits, strict=True)]
     answers = scoring.method("bridge").predict(batch, max_new_tokens=1)
     for own, answer in zip(found, answers, strict=True):
         assert answer.scores == pytest.approx(own.tolist(), abs=1e-4)

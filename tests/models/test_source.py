@@ -12,7 +12,7 @@ import torch
 
 from latentwire.errors import ArtefactError, LatentWireError, ModelError, UnknownNameError, UsageError
 from latentwire.models import device as device_module
-from latentwire.models.device import loading, pick_device, pick_dtype, placed
+from latentwire.models.device import hardware_summary, loading, pick_device, pick_dtype, placed
 from latentwire.models.receiver import load_receiver
 from latentwire.models.sender import load_sender
 from latentwire.models.source import FETCHED, explained, resolve
@@ -263,3 +263,12 @@ def test_the_language_model_inside_one_that_sees_images_is_read_as_it_is(layer: 
     whole = load_sender(str(tmp_path), layer=layer, full=True, device="cpu").read(["Maria left 47 apples."]).states
     for _ in range(2):
         assert torch.equal(load_sender(str(tmp_path), layer=layer, device="cpu").read(["Maria left 47 apples."]).states, whole)
+
+
+def test_results_name_the_processor_as_its_maker_does() -> None:
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    if not names:
+        pytest.skip("this system does not say in /proc/cpuinfo what its processor is called")
+    assert hardware_summary(torch.device("cpu"))["name"] == names[0]
