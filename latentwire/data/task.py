@@ -57,6 +57,11 @@ class Example:
     bits: float | None = None
     row: Row = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
+    @property
+    def guess(self) -> float:
+        """How often a blind guess is right, 0-1."""
+        return 1 / len(self.options) if self.options else (self.chance or 0.0)
+
 
 @dataclass(frozen=True)
 class _Options:
@@ -163,7 +168,11 @@ class Task:
         return None if self.config.limits.cut is None else str(_lookup(example.row, self.config.limits.cut))
 
     def passage_of(self, row: Row) -> str | None:
-        """The text that several rows may be asked about; None where the receiver is asked the same of every row."""
+        """What several rows may have in common, so that all of them stand in one split: the task's ``together``, or the text that
+        they ask about; None where the receiver is asked the same of every row.
+        """
+        if self.config.together:
+            return "\n".join(str(_lookup(row, path)) for path in self.config.together)
         asked = set(_pieces(self.config.receiver_prompt)[1::2]) - {"message", "options"}
         return str(_lookup(row, self.config.limits.cut)) if asked and self.config.limits.cut is not None else None
 

@@ -141,6 +141,8 @@ class TaskConfig(Schema):
     max_new_tokens: int = Field(32, ge=1)
     max_new_tokens_solution: int | None = Field(None, ge=1)
     limits: Limits = Limits()
+    #: fields: rows that agree in all of them never stand in train and in validation
+    together: tuple[str, ...] = ()
     licence: str = "unknown"
 
     @model_validator(mode="after")

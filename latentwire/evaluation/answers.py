@@ -22,6 +22,7 @@ def normalised(text: str) -> str:
 
 def number_of(text: str) -> Decimal | None:
     """The number a worked or bare answer ends in; None where there is none."""
+    text = text.replace("\N{MINUS SIGN}", "-")
     _, mark, behind = text.partition(_SOLUTION_MARK)
     numbers = _NUMBER.findall(behind if mark else text)
     return Decimal(numbers[0 if mark else -1].replace(",", "")) if numbers else None

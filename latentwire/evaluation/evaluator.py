@@ -143,7 +143,7 @@ def _record(prediction: Prediction, example: Example, metrics: Sequence[str]) ->
         target=example.answer,
         label=example.label,
         values={name: value for name in metrics if (value := METRICS[name](prediction, example)) is not None},
-        chance=1 / len(example.options) if example.options else (example.chance or 0.0),
+        chance=example.guess,
         field=example.field,
         held_out=example.held_out,
         message_tokens=prediction.message_tokens,
@@ -184,7 +184,8 @@ def describe(
         problems=[],
         records_sha256="",
     )
-    header["problems"] = check_predictions(header, records, blind=method.blind, learned=method.fits)
+    learned = method.fits and not method.answers_untrained
+    header["problems"] = check_predictions(header, records, blind=method.blind, learned=learned)
     return Predictions(header, records)
 
 

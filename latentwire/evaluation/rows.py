@@ -27,9 +27,14 @@ def chance_level(records: Sequence[PredictionRecord], metric: str | None = None)
 
     ``metric``: what of the texts it compares counts; None takes them whole.
     """
+    return chance_of([(record["target"], record["label"], record["chance"]) for record in records], metric)
+
+
+def chance_of(rows: Sequence[tuple[str, int | None, float]], metric: str | None) -> float:
+    """``chance_level`` of rows of (answer, label, chance of a blind guess)."""
     compared = COMPARED.get(metric or "", str)
-    golds = Counter(compared(record["target"]) if record["label"] is None else record["label"] for record in records)
-    return max(max(golds.values()) / len(records), statistics.fmean(record["chance"] for record in records))
+    golds = Counter(compared(answer) if label is None else label for answer, label, _ in rows)
+    return max(max(golds.values()) / len(rows), statistics.fmean(guess for *_, guess in rows))
 
 
 def result_rows(header: PredictionHeader, records: Sequence[PredictionRecord]) -> list[ResultRow]:

@@ -96,7 +96,7 @@ def run_suite(request: SuiteRequest) -> Results:
         hardware=hardware_summary(parts.receiver.device),
         data_revisions={item.task.name: item.test.revision for item in data},
         partial=[item.task.name for item in data if not item.test.complete],
-        notes={item.task.name: row_notes(item.train, item.test) for item in data},
+        notes={item.task.name: row_notes(item) for item in data},
         prompt_hashes={item.task.name: prompt_hash(item.test.examples) for item in data},
     )
     return write_results(request.folder / RESULTS_FILE, info, rows)
@@ -115,7 +115,7 @@ def fill(request: SuiteRequest) -> tuple[Parts, list[_TaskData], list[ResultRow]
     data = [_read(request, task, parts) for task in tasks]
     rows: list[ResultRow] = []
     for task_data in data:
-        for line in (_budget(task_data), *row_notes(task_data.train, task_data.test)):
+        for line in (_budget(task_data), *row_notes(task_data)):
             request.say(line)
         for name, method in classes.items():
             reason = method(parts).unsuitable(task_data.task)
@@ -144,10 +144,15 @@ def _read(request: SuiteRequest, task: Task, parts: Parts) -> _TaskData:
     return _TaskData(task, **splits)
 
 
-def row_notes(train: TaskRows, test: TaskRows) -> list[str]:
+def row_notes(data: _TaskData) -> list[str]:
     """What is to be known about the rows of an evaluation, for the result file."""
-    shared = count_overlap(train.examples, test.examples)
-    lines = [test.note, describe_cuts(test), f"{shared} rows also stand in train" if shared else ""]
+    shared, chosen_on = (count_overlap(data.train.examples, rows.examples) for rows in (data.test, data.validation))
+    lines = [
+        data.test.note,
+        describe_cuts(data.test),
+        f"{shared} rows also stand in train" if shared else "",
+        f"{chosen_on} validation rows also stand in train" if chosen_on else "",
+    ]
     return [line for line in lines if line]
 
 

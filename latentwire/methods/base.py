@@ -112,7 +112,8 @@ class Method(ABC):
     Class attributes:
         sender_sees, receiver_sees: in words, for every result row.
         controls: those of ``latentwire.evaluation.controls`` that make sense.
-        fits: it learns from train rows. seeded: the seed changes the result; others run once whatever the number of seeds.
+        fits: it learns from train rows. answers_untrained: but what answers is a model that has not.
+        seeded: the seed changes the result; others run once whatever the number of seeds.
         writes: the sender must be able to write text, so the whole model is loaded.
         needs_options: only for tasks that have options.
         blind: nothing of a row arrives but its question, so one answer to all rows is no fault.
@@ -123,6 +124,7 @@ class Method(ABC):
     receiver_sees: ClassVar[str] = AS_THE_TASK_SAYS
     controls: tuple[str, ...] = ()
     fits: ClassVar[bool] = False
+    answers_untrained: ClassVar[bool] = False
     seeded: ClassVar[bool] = False
     writes: ClassVar[bool] = False
     needs_options: ClassVar[bool] = False

@@ -49,7 +49,10 @@ class BridgeMethod(Method):
 
     def fit(self, data: FitData) -> dict[str, Any]:
         """Trains the bridge of the config on the task; a finished or killed training in the folder is taken up again."""
-        config = data.config.model_copy(update={"task": (data.task.name,), "seed": data.seed, "output_dir": str(data.folder)})
+        # one question about each message: the other methods, which it is held against, see no more rows
+        training = data.config.training.model_copy(update={"questions_per_message": 1})
+        changed = {"task": (data.task.name,), "seed": data.seed, "output_dir": str(data.folder), "training": training}
+        config = data.config.model_copy(update=changed)
         hooks = Hooks(should_stop=data.should_stop)
         if config.needs_own_packing:
             learn_packing(config, device=data.device, hooks=hooks, say=data.say)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from latentwire.data.task import Example
-from latentwire.methods.base import Control, Method, Parts, Prediction
+from latentwire.methods.base import Control, Method, Parts, Prediction, text_size
 from latentwire.methods.receiver_text import ReceiverText
 from latentwire.methods.sender_text import SenderText
 
@@ -37,6 +37,8 @@ class Ensemble(Method):
             # logarithms throughout: of 77 options most beliefs are too small for a float32
             average = beliefs.logsumexp(dim=0) - math.log(len(pair))
             option = int(average.argmax())
-            size = len(example.options) * 4  # the sender's beliefs, as float32
-            result.append(Prediction(example.options[option], option, tuple(average.tolist()), 0, size))
+            # the sender's beliefs, as float32, and the text that the receiver reads
+            tokens, size = text_size(self.parts.receiver, example.sender_prompt)
+            size += len(example.options) * 4
+            result.append(Prediction(example.options[option], option, tuple(average.tolist()), tokens, size))
         return result

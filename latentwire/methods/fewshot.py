@@ -21,6 +21,7 @@ class FewShot(ReceiverText):
     name = "fewshot"
     receiver_sees = "solved rows + context + question"
     fits = True
+    answers_untrained = True
     seeded = True
 
     def fit(self, data: FitData) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class LabelByte(Method):
     name = "label_byte"
     sender_sees = "context + question"
     fits = True
+    answers_untrained = True
     writes = True
     needs_options = True
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from latentwire.data.task import Example
-from latentwire.methods.base import Control, FitData, Method, Prediction
+from latentwire.methods.base import Control, FitData, Method, Prediction, text_size
 from latentwire.training.tuning import PromptLearner, fit_learner
 
 
@@ -39,4 +39,6 @@ class PromptTuning(Method):
             max_new_tokens=max_new_tokens,
             aware=self.aware,
         )
-        return [answer.sent(0, 0) for answer in found]
+        # the learned tokens stay where they are; what crosses is the text, where the receiver reads it
+        sizes = [text_size(reader, example.sender_prompt) if self.aware else (0, 0) for example in examples]
+        return [answer.sent(*size) for answer, size in zip(found, sizes, strict=True)]

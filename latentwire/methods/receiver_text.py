@@ -30,5 +30,8 @@ class ReceiverText(Method):
         found = self.answers(
             examples, self.prompts(examples), reader.prefix, max_new_tokens=max_new_tokens, reader=reader, aware=True
         )
-        sizes = [text_size(reader, example.sender_prompt) for example in examples]
-        return [answer.sent(*size) for answer, size in zip(found, sizes, strict=True)]
+        return [answer.sent(*self.message_size(example)) for answer, example in zip(found, examples, strict=True)]
+
+    def message_size(self, example: Example) -> tuple[int, int]:
+        """(receiver tokens, bytes) of what crosses to whoever answers: the text."""
+        return text_size(self.reader, example.sender_prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from latentwire.data.task import Example
 from latentwire.methods.receiver_text import ReceiverText
 from latentwire.models.receiver import Receiver
 
@@ -17,3 +18,6 @@ class SenderText(ReceiverText):
     @property
     def reader(self) -> Receiver:
         return self.writer
+
+    def message_size(self, example: Example) -> tuple[int, int]:
+        return 0, 0

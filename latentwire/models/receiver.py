@@ -306,23 +306,33 @@ class Receiver(ScoresOptions):
         attention = mask.long() if len(mask) > 1 or not prefix.has_no_gaps else None
         output = self._pass(prefix.past, prefix.embeddings, attention, positions, logits_to_keep=1, use_cache=True)
         next_position = positions[:, -1:] + 1
-        running = [True] * len(prefix.mask)
-        rows: list[list[int]] = [[] for _ in running]
+        rows: list[list[int]] = [[] for _ in prefix.mask]
+        # the rows that are computed, in the order of the batch, and which of them have not ended
+        computed, running = list(range(len(rows))), [True] * len(rows)
         for step in range(max_new_tokens):
             chosen = output.logits[:, -1].argmax(-1)
-            for row, token in enumerate(chosen.tolist()):
+            for row, token in zip(computed, chosen.tolist(), strict=True):
                 running[row] = running[row] and token not in self.end_ids
                 if running[row]:
                     rows[row].append(token)
             if step == max_new_tokens - 1 or not any(running):
                 break
+            cache = getattr(output, self.cache_name)
+            kept = [place for place, row in enumerate(computed) if running[row]]
+            if self._can_resume and 2 * len(kept) <= len(computed):
+                # what has ended is computed no further; at half of the rows that pays for taking the cache apart
+                chosen_rows = torch.tensor(kept, device=self.device)
+                cache.batch_select_indices(chosen_rows)
+                chosen, next_position = chosen[chosen_rows], next_position[chosen_rows]
+                attention = None if attention is None else attention[chosen_rows]
+                computed = [computed[place] for place in kept]
             attention = None if attention is None else F.pad(attention, (0, 1), value=1)
             output = self.model(
                 input_ids=chosen[:, None],
                 attention_mask=attention,
                 position_ids=next_position + step,
                 use_cache=True,
-                **{self.cache_name: getattr(output, self.cache_name)},
+                **{self.cache_name: cache},
             )
         return rows
 

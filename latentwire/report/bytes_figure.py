@@ -120,8 +120,6 @@ def _point(series: str, rows: Sequence[ResultRow]) -> Point:
     # a run that stands here twice is one, and so is a seed that was evaluated again: what was evaluated on most rows counts
     most = max(row["n"] for row in rows)
     rows = list({row["seed"]: row for row in rows if row["n"] == most}.values())
-    if not series:  # text does not depend on the run
-        rows = rows[:1]
     head = rows[0]
     values = tuple(row["value"] for row in rows)
     return Point(

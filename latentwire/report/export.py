@@ -150,7 +150,10 @@ def _short(row: ComparedRow | None) -> str:
 def _difference(contrast: Contrast | None) -> str:
     if contrast is None:
         return NONE
-    return f"{100 * contrast.difference:+.1f} ({100 * contrast.low:+.1f} to {100 * contrast.high:+.1f})"
+    difference = f"{100 * contrast.difference:+.1f}"
+    if contrast.interval == "constant":  # the same in every row, of which a bootstrap makes no interval
+        return difference
+    return f"{difference} ({100 * contrast.low:+.1f} to {100 * contrast.high:+.1f})"
 
 
 def _p(p: float | None) -> str:

@@ -36,13 +36,13 @@ def begin_with_ridge(
     """Puts a bridge of ``start: ridge`` there, by contexts from all over the rows."""
     # one that goes on from trained weights keeps them
     if isinstance(bridge, LinearBridge) and bridge.config.start == "ridge" and bridge.config.init is None:
-        own, held_out = (spread_texts([row.sender_prompt for row in rows]) for rows in (train, validation))
+        own, held_out = ([row.sender_prompt for row in rows] for rows in (train, validation))
         found = fit_ridge(bridge, sender, receiver, train=own, validation=held_out)
         say(f"ridge: {found['validation_r2']:.1%} of the variance of validation texts' embeddings, from {found['tokens']:,} tokens")
 
 
 def spread_texts(texts: Sequence[str]) -> list[str]:
-    """At most ``MOST_TEXTS`` different ones, evenly from all of them, since rows stand task by task."""
+    """At most ``MOST_TEXTS`` different ones, evenly from all of them: rows stand task by task, and files may be sorted by label."""
     different = list(dict.fromkeys(texts))
     return different[:: -(-len(different) // MOST_TEXTS) or 1]
 
@@ -52,8 +52,8 @@ def fit_ridge(
     bridge: LinearBridge, sender: Sender, receiver: Receiver, *, train: Sequence[str], validation: Sequence[str]
 ) -> dict[str, Any]:
     """Gives the bridge the map with the lowest validation error; returns ``{"penalty", "validation_r2", "tokens"}``."""
-    states, wanted = aligned(sender, receiver, bridge, train[:MOST_TEXTS])
-    held_states, held_wanted = aligned(sender, receiver, bridge, validation[:MOST_TEXTS])
+    states, wanted = aligned(sender, receiver, bridge, spread_texts(train))
+    held_states, held_wanted = aligned(sender, receiver, bridge, spread_texts(validation))
     mean, target_mean = states.mean(0), wanted.mean(0)
     centred = states - mean
     gram, cross = centred.T @ centred, centred.T @ (wanted - target_mean)

@@ -235,6 +235,17 @@ def test_rows_about_one_passage_stand_in_one_split(tmp_path: Path, blocks: bool)
     assert sum(len(read(tmp_path, name, **same).examples) for name in names) == 202
 
 
+def test_rows_that_belong_together_stand_in_one_split(tmp_path: Path) -> None:
+    write_rows(tmp_path, [{"text": f"row {n}", "pair": [n // 4, n // 2][n % 2], "label": 0} for n in range(202)], "train")
+    found = {}
+    for split in ("train", "validation"):
+        rows = read(tmp_path, split, together=["pair"]).examples
+        found[split] = {row.row["pair"] for row in rows}
+    assert found["train"]
+    assert found["validation"]
+    assert not found["train"] & found["validation"]
+
+
 @pytest.mark.parametrize("content", ['{"no": 0, "yes": 1}', "5", '{"label": 3}'])
 def test_label_names_of_another_form_are_refused(folder: Path, content: str) -> None:
     (folder / "mine" / "labels.json").write_text(content)

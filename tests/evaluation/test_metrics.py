@@ -76,6 +76,7 @@ def test_normalisation_goes_in_the_official_order() -> None:
         ("16 - 3 - 4 = 9\n9 * 2 = $18\n#### 18", 18),
         ("#### 1,000\n\nQuestion: 5 more\n#### 7", 1000),
         ("5 - 8 = -3", -3),
+        ("5 \N{MINUS SIGN} 8 = \N{MINUS SIGN}3", -3),
         ("10-3", 3),
         ("about .5", 0.5),
         ("it is 12.", 12),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ import torch
 
 from latentwire.bridges.base import BridgeEnds
 from latentwire.bridges.linear import LinearBridge, LinearConfig
+from latentwire.config import RunConfig
 from latentwire.data.readers import read_task
 from latentwire.data.task import load_task
-from latentwire.errors import DataError
+from latentwire.errors import DataError, UsageError
+from latentwire.evaluation.evaluator import Origin, _record, describe
 from latentwire.methods import build_method
 from latentwire.methods.base import FitData, Parts, Prediction
 from latentwire.methods.ensemble import Ensemble
@@ -24,10 +26,11 @@ from latentwire.methods.linear_probe import LinearProbe, pooled_states, some_of_
 from latentwire.methods.lora import Lora
 from latentwire.methods.prompt_tuning import PromptTuning
 from latentwire.methods.self_bridge import SelfBridge
-from latentwire.models.receiver import load_receiver
+from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, load_sender
 from latentwire.models.source import resolve
 from latentwire.prompts import Prompt
+from latentwire.training import ridge as ridge_module
 from latentwire.training.alignment import overlap
 from latentwire.training.ridge import fit_ridge
 from latentwire.training.run import train_run
@@ -255,3 +258,64 @@ def test_learned_tokens_begin_as_the_model_reads_its_words(family_folder: dict[s
         vectors = learner.module(torch.arange(200))
         read = receiver.embed(torch.arange(receiver.embed.num_embeddings))
     assert vectors.pow(2).mean().sqrt().item() == pytest.approx(read.pow(2).mean().sqrt().item(), rel=0.1)
+
+
+def test_what_crosses_is_weighed_alike_whoever_reads(parts: Parts, fit_data: MakeData) -> None:
+    rows = read_task(load_task("tinyworld_topic"), "test", max_rows=2).examples
+    tuned = build_method("prompt_tuning", parts)
+    tuned.fit(fit_data("tinyworld_topic"))
+    methods = {"prompt_tuning": tuned} | {name: build_method(name, parts) for name in ("receiver_text", "sender_text", "ensemble")}
+    found = {name: method.predict(rows, max_new_tokens=1) for name, method in methods.items()}
+    for place, row in enumerate(rows):
+        text = (len(parts.receiver.tokenizer(row.sender_prompt, add_special_tokens=False)["input_ids"]), len(row.sender_prompt))
+        sizes = {name: (own[place].message_tokens, own[place].message_bytes) for name, own in found.items()}
+        # the one model that answers alone is told nothing; an ensemble's receiver reads the text and gets the beliefs
+        assert sizes == {
+            "receiver_text": text,
+            "prompt_tuning": text,
+            "sender_text": (0, 0),
+            "ensemble": (text[0], text[1] + 4 * len(row.options)),
+        }
+
+
+def test_a_bridge_that_is_compared_learns_from_the_rows_the_others_have(
+    parts: Parts, fit_data: MakeData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fit_data("tinyworld_record1", questions_per_message=3, option_objective="answer")
+    asked = []
+
+    def stopped(config: RunConfig, **_: object) -> None:
+        asked.append(config)
+        raise UsageError("far enough")
+
+    monkeypatch.setattr("latentwire.methods.bridge.train_run", stopped)
+    with pytest.raises(UsageError, match="far enough"):
+        build_method("bridge", parts).fit(data)
+    assert asked[0].training.questions_per_message == 1
+    assert asked[0].training.steps == data.config.training.steps
+
+
+def test_ridge_reads_texts_from_all_over_the_rows(parts: Parts, fit_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = fit_data("tinyworld_topic", rows=40)
+    read: list[list[str]] = []
+    monkeypatch.setattr("latentwire.training.ridge.MOST_TEXTS", 10)
+    known = ridge_module.aligned
+
+    def watched(sender: Sender, receiver: Receiver, bridge: LinearBridge, texts: Sequence[str]) -> object:
+        read.append(list(texts))
+        return known(sender, receiver, bridge, texts)
+
+    monkeypatch.setattr(ridge_module, "aligned", watched)
+    build_method("ridge", parts).fit(data)
+    texts = list(dict.fromkeys(row.sender_prompt for row in data.train))
+    assert len(read[0]) <= 10
+    assert texts.index(read[0][-1]) > len(texts) / 2
+
+
+@pytest.mark.parametrize(("name", "broken"), [("fewshot", False), ("label_byte", False), ("linear_probe", True)])
+def test_only_what_was_trained_may_not_give_one_answer_to_all(name: str, broken: bool, parts: Parts) -> None:
+    task = load_task("tinyworld_topic")
+    rows = read_task(task, "test", max_rows=40).examples
+    record = [_record(Prediction(rows[0].options[0], 0, None, 0, 0), row, ["accuracy"]) for row in rows]
+    found = describe(task, rows, record, build_method(name, parts), None, origin=Origin(split="test"))
+    assert bool(found.header["problems"]) == broken

@@ -211,3 +211,36 @@ def test_nothing_in_a_receiver_takes_a_gradient(family_folder: dict[str, str], f
     model = receiver_of(family_folder[family]).model
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not any(part.training for part in model.modules())
+
+
+@pytest.mark.parametrize("with_soft_tokens", [False, True], ids=["text only", "soft tokens"])
+@pytest.mark.parametrize("family", [*FAMILIES, "nano-mistral"])
+def test_rows_that_have_ended_are_computed_no_further(
+    family_folder: dict[str, str], family: str, with_soft_tokens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = sharpened(family_folder.get(family, family))
+    soft = ragged(receiver, (4, 1, 0, 3, 2)) if with_soft_tokens else None
+    prompts = [
+        Prompt("Anna keeps", f"\nQuestion: what {word}?\nAnswer:")
+        for word in ("is it", "colour", "else", "about Tom", "do boats need")
+    ]
+    prefix = receiver.prefix(prompts, soft)
+    monkeypatch.setattr(receiver, "end_ids", set())
+    whole = receiver.generate_ids(prefix, max_new_tokens=8)
+    # the third token of the first row ends an answer, wherever it comes
+    end = whole[0][2]
+    wanted = [row[: row.index(end)] if end in row else row for row in whole]
+    sizes: list[int] = []
+    forward = receiver.model.forward
+
+    def counted(*args: object, **settings: Tensor) -> object:
+        sizes.append(len(settings["position_ids"]))
+        return forward(*args, **settings)
+
+    monkeypatch.setattr(receiver, "end_ids", {end})
+    monkeypatch.setattr(receiver.model, "forward", counted)
+    assert receiver.generate_ids(prefix, max_new_tokens=8) == wanted
+    left = [sum(len(row) > step for row in wanted) for step in range(8)]
+    for size, needed in zip(sizes[1:], left, strict=False):
+        # fewer than half of what is computed is never still computed for nothing
+        assert needed <= size < 2 * needed or size == needed

@@ -162,3 +162,13 @@ def test_a_run_that_stands_twice_is_one_and_few_rows_are_not_mixed_with_many() -
     runs = [("a", results(*bridges(0.7))), ("copy", results(*bridges(0.7))), ("few", results(*few, seed=2))]  # type: ignore[arg-type]
     point = by_label(collect_points(runs))["bridge:pooled+rules", "int4"]
     assert (point.seeds, point.n) == (pytest.approx((0.5,)), 100)
+
+
+def test_a_method_that_learns_is_averaged_over_its_seeds() -> None:
+    files = [
+        (f"run-seed{seed}", results(*TEXT, *bridges(0.7), row("lora", 40, value), seed=seed))
+        for seed, value in ((1, 0.5), (2, 0.8))
+    ]
+    lora = by_label(collect_points(files))["lora", ""]
+    assert lora.value == pytest.approx(0.65)
+    assert lora.seeds == (0.5, 0.8)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from latentwire.errors import UnknownNameError
-from latentwire.evaluation.comparison import Comparison, compare
+from latentwire.evaluation.comparison import Comparison, Contrast, compare
 from latentwire.evaluation.predictions import find_predictions, write_predictions
 from latentwire.evaluation.results import ResultRow, Results
 from latentwire.report.export import (
     Grid,
+    _difference,
     chosen_metric,
     comparison_csv,
     escape_latex,
@@ -67,6 +68,11 @@ def test_the_headlines_say_what_is_missing(comparison: Comparison) -> None:
     assert shuffled[:4] == ("questions", "accuracy", "bridge:x_1", "shuffled")
     assert shuffled[4].startswith("+42.5")
     assert label[3:] == ("label_byte", "–", "–", "–", "–")
+
+
+def test_a_difference_that_is_the_same_in_every_row_has_no_interval() -> None:
+    assert _difference(Contrast("zero", 3, 1.0, 1.0, 1.0, "constant")) == "+100.0"
+    assert _difference(Contrast("zero", 3, 0.5, 0.25, 0.75, "bca")) == "+50.0 (+25.0 to +75.0)"
 
 
 def test_a_metric_that_is_not_there_is_named(comparison: Comparison) -> None:

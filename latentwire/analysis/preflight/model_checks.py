@@ -20,6 +20,7 @@ from latentwire.config import CONFIG_FILE
 from latentwire.data.task import Example
 from latentwire.evaluation.metrics import METRICS
 from latentwire.evaluation.predictions import BY_TEXT
+from latentwire.evaluation.rows import chance_of
 from latentwire.evaluation.statistics import Estimate, mean_interval, score_interval
 from latentwire.files import read_json
 from latentwire.models.receiver import Receiver
@@ -76,7 +77,7 @@ def measure_reading(
         metric=metric,
         with_text=score_interval(scores[0]),
         alone=score_interval(scores[1]),
-        chance=_chance(examples),
+        chance=chance_of([(row.answer, row.label, row.guess) for row in examples], metric),
         bits=task_bits(paired(examples, alone, with_text)),
         content_bits=statistics.fmean(content) if len(content) == len(examples) else None,
         worst=next((row.id for row, score in zip(examples, scores[0], strict=True) if score < 1), None),
@@ -133,13 +134,6 @@ def bridge_delivers(posed: Posed, reading: Reading, delivered: Delivered, traine
 def _scores(metric: str, reads: Sequence[Read], examples: Sequence[Example]) -> list[float]:
     pairs = [(read.prediction, row) for read, row in zip(reads, examples, strict=True) if read.prediction is not None]
     return [METRICS[metric](prediction, row) or 0.0 for prediction, row in pairs]
-
-
-def _chance(examples: Sequence[Example]) -> float:
-    """The better of a blind guess and always the commonest answer, as in result rows."""
-    golds = Counter(row.answer for row in examples)
-    guess = statistics.fmean(1 / len(row.options) if row.options else (row.chance or 0.0) for row in examples)
-    return max(max(golds.values()) / len(examples), guess)
 
 
 def receiver_reads(posed: Posed, reading: Reading | None) -> Check:
