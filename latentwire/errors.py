@@ -20,6 +20,13 @@ class UsageError(LatentWireError):
     exit_code = 2
 
 
+class MissingPackageError(UsageError):
+    """A package that only some features need is not installed."""
+
+    def __init__(self, what: str, package: str, extra: str, otherwise: str = "") -> None:
+        super().__init__(f"{what} needs {package}; in LatentWire's checkout, pip install -e '.[{extra}]'{otherwise}")
+
+
 class ConfigError(UsageError):
     """A configuration file or override does not fit its schema."""
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 
 from latentwire.data.task import Example
-from latentwire.errors import DataError, UsageError
+from latentwire.errors import DataError, MissingPackageError, UsageError
 from latentwire.methods.base import AS_THE_TASK_SAYS, Control, FitData, Method, Prediction
 from latentwire.models.sender import Sender
 from latentwire.models.tokens import pad_right
@@ -121,7 +121,7 @@ def _fitted(strength: float, states: Float[np.ndarray, "N D"], labels: Int[np.nd
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
     except ImportError:
-        raise UsageError("method 'linear_probe' needs scikit-learn; install it with pip install 'latentwire[baselines]'") from None
+        raise MissingPackageError("method 'linear_probe'", "scikit-learn", "baselines") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=MOST_STEPS)).fit(states, labels)

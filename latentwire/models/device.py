@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from latentwire.errors import UsageError
+from latentwire.errors import MissingPackageError, UsageError
 from latentwire.provenance import processor_name
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -73,7 +73,7 @@ def loading(name: str | None, device: torch.device) -> dict[str, Any]:
     if device.type != "cuda":
         raise UsageError(f"dtype {name!r} needs a CUDA GPU and the device is {str(device)!r}; use float32 or bfloat16 here")
     if find_spec("bitsandbytes") is None:
-        raise UsageError(f"dtype {name!r} needs bitsandbytes; install it with pip install 'latentwire[quantised]'")
+        raise MissingPackageError(f"dtype {name!r}", "bitsandbytes", "quantised")
     from transformers import BitsAndBytesConfig
 
     config = (

@@ -11,7 +11,7 @@ from torch import nn
 
 from latentwire.config import FirstStage, ModelSettings, RunConfig, Terms
 from latentwire.data.task import Example
-from latentwire.errors import UsageError
+from latentwire.errors import MissingPackageError, UsageError
 from latentwire.models.chat import PromptStyle
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.soft_tokens import SoftTokens
@@ -25,7 +25,7 @@ def _peft(what: str) -> Any:
     try:
         import peft
     except ImportError:
-        raise UsageError(f"{what} needs peft; install it with pip install 'latentwire[baselines]'") from None
+        raise MissingPackageError(what, "peft", "baselines") from None
     return peft
 
 

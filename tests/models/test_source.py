@@ -158,7 +158,7 @@ def test_quantised_weights_need_a_gpu_and_bitsandbytes(name: str, monkeypatch: p
     with pytest.raises(UsageError, match=f"^dtype '{name}' needs a CUDA GPU and the device is 'cpu'; use float32 or"):
         load_receiver("nano-mistral", device="cpu", dtype=name)
     monkeypatch.setattr(device_module, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"install it with pip install 'latentwire\[quantised\]'"):
+    with pytest.raises(UsageError, match=r"needs bitsandbytes; in LatentWire's checkout, pip install -e '.\[quantised\]'"):
         loading(name, torch.device("cuda"))
 
 

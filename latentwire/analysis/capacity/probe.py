@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from latentwire.analysis.capacity.codes import Alphabet, Wording
 from latentwire.analysis.capacity.reading import Code, Reading
-from latentwire.errors import ModelError, UsageError
+from latentwire.errors import MissingPackageError, ModelError
 from latentwire.models.sender import Sender
 
 if TYPE_CHECKING:
@@ -116,8 +116,6 @@ def _regression() -> Pipeline:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
     except ImportError:
-        raise UsageError(
-            "the probe of the sender's states needs scikit-learn; install it with pip install 'latentwire[baselines]', "
-            "or leave it out with --no-place"
-        ) from None
+        what, otherwise = "the probe of the sender's states", ", or leave it out with --no-place"
+        raise MissingPackageError(what, "scikit-learn", "baselines", otherwise) from None
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
