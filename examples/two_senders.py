@@ -4,8 +4,9 @@ A word problem is cut behind its first sentence. One sender reads "Nadia has 31 
 gets both messages, one behind the other, and is asked how many lamps there are now. Beside it stands what is right with one message
 alone.
 
-    latentwire train configs/nano.yaml --set task=tinyworld_math1 --set training.steps=300 --set output_dir=runs/math
-    python examples/two_senders.py runs/math/bridge --rows 1000
+    .venv/bin/latentwire train configs/nano.yaml --set task=tinyworld_math1 --set sender.layer=1 --set training.steps=300 \\
+        --set training.validate_every=150 --set training.first_stage.share=0.3 --set output_dir=runs/math-pair
+    .venv/bin/python examples/two_senders.py runs/math-pair/bridge --rows 200
 
 ``--second`` names another bridge to the same receiver for the second sender.
 """
