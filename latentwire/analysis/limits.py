@@ -283,8 +283,9 @@ def _command(location: Path, results: Results) -> str:
 
 _HEAD = """# What works, what is risky, what fails
 
-Made by `latentwire limits page` from `latentwire/analysis/limits.json`; `latentwire limits add RUN` adds measured runs. Nothing
-here is typed by hand. `latentwire preflight` reads the same file.
+Made by `latentwire limits page` from `latentwire/analysis/limits.json`; `latentwire limits add RUN` adds measured runs. Every score
+comes from a result file; commands are as whoever added the run gave them. What the prediction check marks invalid is left out.
+`latentwire preflight` reads the same file.
 
 - **relative**: the bridge's score over that of the receiver reading the text, on the same rows, context-unaware.
 - **works** from {works:.0%} on, **risky** from {risky:.0%} on, **fails** below, and wherever the score's 95 % interval does not lie
