@@ -139,7 +139,8 @@ def occluded(bridge: Bridge, read: SenderStates) -> Float[Tensor, "K S"]:
     for places in torch.arange(length, device=read.mask.device).split(size):
         hides = (torch.arange(length, device=places.device)[None, :] == places[:, None])[..., None]
         hidden = bridge(SenderStates(torch.where(hides, mean, read.states), read.mask.expand(len(places), -1)))
-        moved[:, places] = ((hidden.vectors[:, kept] - vectors).norm(dim=-1) / vectors.norm(dim=-1).clamp(min=1e-9)).T
+        shares = (hidden.vectors[:, kept] - vectors).norm(dim=-1) / vectors.norm(dim=-1).clamp(min=1e-9)
+        moved[:, places.to(moved.device)] = shares.T
     return moved.cpu()
 
 

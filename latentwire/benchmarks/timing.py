@@ -135,10 +135,10 @@ def timed(candidate: Candidate, turn: int, device: torch.device) -> Sample:
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
     started, cpu_started = time.perf_counter(), time.process_time()
     if events:
-        events[0].record()
+        events[0].record(torch.cuda.current_stream(device))
     candidate(turn)
     if events:
-        events[1].record()
+        events[1].record(torch.cuda.current_stream(device))
     synchronise(device)
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu_started
     return Sample(1000 * wall, 1000 * cpu, events[0].elapsed_time(events[1]) if events else None)

@@ -209,6 +209,6 @@ def compare_gradients(pair: BenchPair, trainer: Trainer, baseline: PaperStep, ro
     for module in (trainer.module, baseline.bridge):
         found.append(torch.cat([parameter.grad.flatten() for parameter in module.parameters() if parameter.grad is not None]))
         module.zero_grad(set_to_none=True)
-    ours, paper = found
+    ours, paper = (gradient.cpu() for gradient in found)
     cosine = float(F.cosine_similarity(ours.double(), paper.double(), dim=0))
     return round(cosine, 8), round(float((ours - paper).norm() / paper.norm()), 8)

@@ -229,13 +229,18 @@ def _generated(reader: Receiver, prefix: Prefix, max_new_tokens: int) -> list[st
 def _scored(
     reader: Receiver, prefix: Prefix, tries: Sequence[OptionTrie], *, contenders: bool = False
 ) -> list[Float[Tensor, " _"]]:
-    """Option scores; equal rows with the same trie are read once."""
+    """Option scores, on the CPU; equal rows with the same trie are read once."""
+    import torch
+
     first = first_of_equals(prefix.embeddings, prefix.mask)
     # a row whose options differ from those of its equal is read by itself
     first = [row if tries[row] is not tries[other] else other for row, other in enumerate(first)]
     distinct = sorted(set(first))
     score = reader.score_contenders if contenders else reader.score_options
-    scores = dict(zip(distinct, score(prefix[distinct], [tries[row] for row in distinct]), strict=True))
+    found = score(prefix[distinct], [tries[row] for row in distinct])
+    # the device is waited for once, not row by row
+    here = torch.cat(found).cpu().split([len(own) for own in found])
+    scores = dict(zip(distinct, here, strict=True))
     return [scores[row] for row in first]
 
 

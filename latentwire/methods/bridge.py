@@ -15,7 +15,7 @@ from latentwire.messages.channel import Channel
 from latentwire.messages.settings import MessageSettings
 from latentwire.methods.ahead import MessagesAhead
 from latentwire.methods.base import AS_THE_TASK_SAYS, SOFT_CONTROLS, Control, FitData, Method, Parts, Prediction
-from latentwire.models.batching import alike
+from latentwire.models.batching import alike, parts
 from latentwire.models.sender import Sender
 from latentwire.models.soft_tokens import SoftTokens
 from latentwire.training.packing_run import learn_packing
@@ -89,7 +89,8 @@ def controls_of(message: MessageSettings) -> tuple[str, ...]:
 def soft_tokens_of(sender: Sender, bridge: Bridge, texts: Sequence[str]) -> SoftTokens:
     """The soft tokens of the texts, those alike in length read together."""
     encoded, skip = sender.prompter.context_ids(texts)
-    groups = alike([len(ids) for ids in encoded])
+    lengths = [len(ids) for ids in encoded]
+    groups = [[group[row] for row in part] for group in alike(lengths) for part in parts([lengths[row] for row in group])]
     if len(groups) == 1:
         return bridge(sender.read_ids(encoded, skip))  # type: ignore[no-any-return]
     made = [bridge(sender.read_ids([encoded[row] for row in group], skip)) for group in groups]

@@ -41,12 +41,13 @@ def pooled_states(sender: Sender, contexts: Sequence[str], *, batch_size: int = 
         part = order[start : start + batch_size]
         ids, mask = pad_right([encoded[index] for index in part], sender.tokenizer.pad_token_id or 0, sender.device)
         output = writer.model.get_decoder()(input_ids=ids, attention_mask=mask.long(), use_cache=False, output_hidden_states=True)
-        states = torch.stack(output.hidden_states, dim=1)[:, :, skip:].float()
         real = mask[:, skip:]
-        weights = real[:, None, :, None].float()
-        mean = (states * weights).sum(2) / weights.sum(2)
-        last = states[torch.arange(len(part)), :, real.sum(1) - 1]
-        both = torch.stack([mean, last], dim=2).cpu().numpy()
+        weights, ends = real[:, :, None].float(), real.sum(1) - 1
+        pooled = []
+        for layer in output.hidden_states:  # one by one: all of them in float32 fill a GPU
+            states = layer[:, skip:].float()
+            pooled.append(torch.stack([(states * weights).sum(1) / weights.sum(1), states[torch.arange(len(part)), ends]], dim=1))
+        both = torch.stack(pooled, dim=1).cpu().numpy()
         for index, row in zip(part, both, strict=True):
             result[index] = row
     return np.stack(result)

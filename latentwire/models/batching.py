@@ -17,9 +17,11 @@ PART_TOKENS = {"cpu": 4096}
 PART_TOKENS_ELSEWHERE = 32_768
 
 
-def parts(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
-    """Row numbers in groups of similar length, each of at most so many (padded) tokens as the device likes at a time."""
-    most = PART_TOKENS.get(device.type, PART_TOKENS_ELSEWHERE)
+def parts(lengths: Sequence[int], device: torch.device | None = None) -> list[list[int]]:
+    """Row numbers in groups of similar length, each of at most so many (padded) tokens as the device likes at a time; without a
+    device as many as memory should hold.
+    """
+    most = PART_TOKENS_ELSEWHERE if device is None else PART_TOKENS.get(device.type, PART_TOKENS_ELSEWHERE)
     found: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda index: lengths[index]):
         if found and (len(found[-1]) + 1) * lengths[row] <= most:

@@ -62,7 +62,7 @@ class Receiver(ScoresOptions):
         self.end_id = self.prompter.end_id
         self.end_ids: set[int] = {self.end_id, *_end_ids(model, source)}
         self.embedding_rms = self._embedding_rms()
-        self.pair_cost = _pair_cost(model)
+        self.pair_cost, self.vocabulary = _pair_cost(model), self.embed.weight.shape[0]
         #: most rows of a task share their options and the end of their prompt
         self._trie = lru_cache(maxsize=64)(self._built_trie)
         # transformers 5.24 renamed it
@@ -220,9 +220,10 @@ class Receiver(ScoresOptions):
 
     def branch_log_probs(self, prefix: Prefix, trees: Sequence[Branches]) -> list[list[Float[Tensor, " T"]]]:
         """Log-probabilities in nats of the answer tokens of every branch of every row, each as if asked alone. Differentiable."""
-        found = []
-        for tree, own in zip(trees, self.tree_logits(prefix, trees), strict=True):
-            places, answers = torch.tensor([step for path in tree.paths for step in path], device=self.device).unbind(-1)
+        found, logits = [], self.tree_logits(prefix, trees)
+        steps = [[step for path in tree.paths for step in path] for tree in trees]
+        asked = torch.tensor([step for row in steps for step in row], device=self.device).split([len(row) for row in steps])
+        for tree, own, (places, answers) in zip(trees, logits, (row.unbind(-1) for row in asked), strict=True):
             log_probs = -F.cross_entropy(own[places], answers, reduction="none")
             found.append(list(log_probs.split([len(path) for path in tree.paths])))
         return found
@@ -241,7 +242,9 @@ class Receiver(ScoresOptions):
         A bias for each kind of layer where some see less far back than the pass is long; none where no tree has a node.
         """
         if not any(tree.tokens for tree in trees):
-            return prefix.embeddings, None if prefix.has_no_gaps else prefix.whole_mask.long(), prefix.positions
+            # without a mask, positions that do not follow each other would be taken for several texts in one row
+            needs_no_mask = prefix.spread is None and prefix.has_no_gaps
+            return prefix.embeddings, None if needs_no_mask else prefix.whole_mask.long(), prefix.positions
         tokens, bias, positions = behind(prefix, trees, dtype=self.dtype)
         nodes = self.embed(tokens).expand(len(prefix.mask), -1, -1)
         return torch.cat([prefix.embeddings, nodes], dim=1), self.windows.kept(bias, positions, tokens.shape[1]), positions

@@ -18,6 +18,11 @@ from latentwire.models.batching import parts
 from latentwire.models.soft_tokens import Prefix
 from latentwire.models.trie import Branches, OptionTrie, build_trie
 
+#: so many logits count as a token of a pass: with a large vocabulary they are what fills the memory
+LOGITS_PER_TOKEN = 16_384
+#: how far two passes over the same row may differ, in nats
+SLACK_NATS = {torch.float32: 1e-3}
+SLACK_NATS_ELSE = 0.5
 #: options of a row and the trie that holds them
 Piece = tuple[tuple[int, ...], OptionTrie]
 
@@ -29,7 +34,9 @@ class ScoresOptions(ABC):
     """
 
     device: torch.device
+    dtype: torch.dtype
     pair_cost: float
+    vocabulary: int
 
     @abstractmethod
     def tree_logits(self, prefix: Prefix, trees: Sequence[OptionTrie | Branches]) -> Float[Tensor, "B N V"]:
@@ -75,7 +82,10 @@ class ScoresOptions(ABC):
 
     def _scores(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
         """As ``score_options``, every trie as it is."""
-        lengths = [length + len(trie.tokens) for length, trie in zip(prefix.lengths, tries, strict=True)]
+        lengths = []
+        for length, trie in zip(prefix.lengths, tries, strict=True):
+            nodes = len(trie.tokens)
+            lengths.append(max(length + nodes, (nodes + 1) * self.vocabulary // LOGITS_PER_TOKEN))
         scores: list[Tensor] = [prefix.embeddings] * len(tries)
         for part in parts(lengths, self.device):
             asked = [tries[row] for row in part]
@@ -102,6 +112,11 @@ class ScoresOptions(ABC):
                 scores[row] = own
         return scores
 
+    @property
+    def _slack(self) -> float:
+        """Two passes agree to rounding only."""
+        return SLACK_NATS.get(self.dtype, SLACK_NATS_ELSE)
+
     def _contenders(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
         first, prefix = self.read_but_for_the_last(prefix)
         scores = [row[[path[0][1] for path in trie.paths]] for row, trie in zip(first, tries, strict=True)]
@@ -109,9 +124,8 @@ class ScoresOptions(ABC):
         bounds = [row.clone() for row in scores]
         self._score_some(prefix, tries, likeliest, scores)
         best = [row[options].max() for row, options in zip(scores, likeliest, strict=True)]
-        # a little slack, since two passes agree to rounding only
         still_open = [
-            [option for option in (bound > most - 1e-3).nonzero()[:, 0].tolist() if option not in options]
+            [option for option in (bound > most - self._slack).nonzero()[:, 0].tolist() if option not in options]
             for bound, most, options in zip(bounds, best, likeliest, strict=True)
         ]
         self._score_some(prefix, tries, still_open, scores)
@@ -144,7 +158,7 @@ class ScoresOptions(ABC):
         wanted: list[list[int]] = []
         for row, (trie, label) in enumerate(zip(tries, labels, strict=True)):
             starts = first[row, [path[0][1] for path in trie.paths]].tolist()
-            rivals = [option for option, start in enumerate(starts) if option != label and start >= own[row] - 1e-3]
+            rivals = [option for option, start in enumerate(starts) if option != label and start >= own[row] - self._slack]
             wanted.append([label, *rivals] if rivals else [])
         scores = [torch.full((len(trie.paths),), -torch.inf, device=self.device) for trie in tries]
         self._score_some(prefix, tries, wanted, scores)

@@ -173,6 +173,8 @@ def lower_blocks(decoder: nn.Module, layer: int) -> nn.Module:
     """A view of the first ``layer`` blocks of ``decoder`` that shares their weights and leaves ``decoder`` as it is."""
     lower = copy.copy(decoder)
     lower._modules = dict(decoder._modules)
+    # a hook that accelerate put in the place of the method would run the whole decoder
+    lower.__dict__.pop("forward", None)
     lower.layers = decoder.layers[:layer]  # type: ignore[index, assignment]
     lower.norm = nn.Identity()
     return lower

@@ -72,10 +72,10 @@ class OptionTrie:
             if len(known) >= _KEPT:
                 known.clear()
             total = length + len(self.tokens)
-            allowed = torch.ones(total, total, dtype=torch.bool).tril()
-            allowed[length:, length:] = self.sees
-            bias = torch.zeros(total, total, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
-            known[key] = bias[None, None].to(device)
+            allowed = torch.ones(total, total, dtype=torch.bool, device=device).tril()
+            allowed[length:, length:] = self.sees.to(device)
+            bias = torch.zeros(total, total, dtype=dtype, device=device).masked_fill(~allowed, torch.finfo(dtype).min)
+            known[key] = bias[None, None]
         return known[key]
 
     @cached_property

@@ -95,7 +95,7 @@ class Alignment:
         """
         if self.packing is not None:
             return self._packed_loss(self.packing, rows, soft)
-        table = self.receiver.embed.weight.detach().float()
+        table = self.receiver.embed.weight.detach()
         scale = self.receiver.embedding_rms * self.bridge.config.gain
         losses = []
         for place, (row, real) in enumerate(zip(rows, soft.mask.tolist(), strict=True)):
@@ -104,11 +104,12 @@ class Alignment:
             taken = [number for number, (group, here) in enumerate(zip(plan.groups, real, strict=False)) if group and here]
             if not taken:
                 continue
-            weights = torch.zeros(len(taken), len(plan.tokens), device=table.device)
+            weights = torch.zeros(len(taken), len(plan.tokens))
             for line, number in enumerate(taken):
                 for token in plan.groups[number]:
                     weights[line, token] = self.nats(plan.tokens[token]) ** 2
-            wanted = (weights / weights.sum(dim=1, keepdim=True)) @ table[torch.tensor(plan.tokens, device=table.device)]
+            words = table[torch.tensor(plan.tokens, device=table.device)].float()
+            wanted = (weights / weights.sum(dim=1, keepdim=True)).to(table.device) @ words
             wanted = wanted * (scale * torch.rsqrt(wanted.pow(2).mean(dim=1, keepdim=True) + 1e-12))
             losses.append((soft.vectors[place, taken].float() - wanted).pow(2).mean())
         return torch.stack(losses).mean() / scale**2 if losses else 0.0 * soft.vectors.sum()

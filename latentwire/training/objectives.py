@@ -176,12 +176,8 @@ def _option_losses(
         labels = [0] * len(rows)
         tries = receiver.tries(prompts, options)
     scores = receiver.score_options(receiver.prefix(prompts, rows_of(soft, rows)), tries)
-    return torch.stack(
-        [
-            F.cross_entropy(score[None], torch.tensor([label], device=score.device))
-            for score, label in zip(scores, labels, strict=True)
-        ]
-    )
+    targets = torch.tensor(labels, device=scores[0].device).split(1)
+    return torch.stack([F.cross_entropy(score[None], target) for score, target in zip(scores, targets, strict=True)])
 
 
 def _gold_and_sampled(count: int, label: int, rng: Random, wanted: int) -> list[int]:
@@ -204,7 +200,8 @@ def diversity_term(soft: SoftTokens) -> Float[Tensor, ""]:
 @torch.no_grad()
 def effective_rank(soft: SoftTokens) -> float:
     """Exponential of the entropy of the normalised singular values of all soft tokens of a batch (Roy & Vetterli 2007)."""
-    vectors = soft.vectors[soft.mask].float()
+    # Metal has no singular values
+    vectors = soft.vectors[soft.mask].float().cpu()
     values = torch.linalg.svdvals(vectors - vectors.mean(dim=0))
     shares = values / values.sum().clamp(min=1e-12)
     return float(torch.exp(-(shares * shares.clamp(min=1e-12).log()).sum()))

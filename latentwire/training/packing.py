@@ -108,7 +108,7 @@ class Packing(nn.Module):
     def __init__(self, receiver: Receiver, sizes: Iterable[int], *, gain: float = 1.0, unfold: int = 0) -> None:
         super().__init__()
         self.width, self.rms = receiver.width, receiver.embedding_rms
-        self.table = receiver.embed.weight.detach().float()
+        self.table = receiver.embed.weight.detach()
         self.gain = nn.Parameter(torch.tensor(gain, device=receiver.device))
         #: a bridge's soft tokens all have the same length, so nothing cannot be said by a vector of zeros
         self.nothing = nn.Parameter(torch.zeros(self.width, device=receiver.device))
@@ -163,7 +163,7 @@ class Packing(nn.Module):
         items = [(line, place, token) for line, record in enumerate(records) for place, token in record]
         lines, places, tokens = torch.tensor(items, device=device).unbind(-1)
         placed = torch.zeros(len(records), PLACES, self.width, device=device)
-        return placed.index_put((lines, places), self.table[tokens], accumulate=True).flatten(1)
+        return placed.index_put((lines, places), self.table[tokens].float(), accumulate=True).flatten(1)
 
 
 class Notes:

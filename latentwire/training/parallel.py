@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from itertools import count
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,8 @@ Row = TypeVar("Row")
 PARTS_VARIABLE = "LATENTWIRE_BATCH_PARTS"
 #: the first process may read all texts through the sender while the others wait
 TIMEOUT = timedelta(hours=4)
+#: numbers the groups of this process
+_TEAMS = count()
 
 
 class Team:
@@ -99,7 +102,10 @@ def join_team(device: str | None) -> tuple[Team, str | None]:
         torch.cuda.set_device(local)
         wanted = f"cuda:{local}"
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if wanted.startswith("cuda") else "gloo", timeout=TIMEOUT)
+        # each training of a command makes a group; what an earlier one left in torchrun's store must not meet this one
+        store, rank, size = next(distributed.rendezvous("env://"))
+        backend, own = "nccl" if wanted.startswith("cuda") else "gloo", distributed.PrefixStore(f"team{next(_TEAMS)}", store)
+        distributed.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=TIMEOUT)
     return Team(distributed.get_rank(), distributed.get_world_size()), wanted
 
 

@@ -75,12 +75,12 @@ def aligned(
     sender: Sender, receiver: Receiver, bridge: LinearBridge, texts: Sequence[str], *, batch_size: int = 64
 ) -> tuple[Float[Tensor, "N D_s"], Float[Tensor, "N D_r"]]:
     """Normalised states of all sender tokens that share characters with a receiver token, and what they should become."""
-    table = receiver.embed.weight.detach().double().cpu()
+    table = receiver.embed.weight.detach().cpu().double()
     sources, targets = [], []
     for start in range(0, len(texts), batch_size):
         part = list(texts[start : start + batch_size])
         read = sender.read(part)
-        normal = bridge.norm_in(read.states.to(bridge.gain.device).float()).double().cpu()
+        normal = bridge.norm_in(read.states.to(bridge.gain.device).float()).cpu().double()
         theirs = sender.tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         mine = receiver.tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)
         for row in range(len(part)):

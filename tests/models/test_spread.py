@@ -17,6 +17,7 @@ from latentwire.messages.settings import MessageSettings
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import SenderStates
 from latentwire.models.soft_tokens import SoftTokens
+from latentwire.models.trie import build_trie
 from latentwire.prompts import Prompt
 from latentwire.training.optimisers import Optimiser
 from tests.conftest import FAMILIES, WIDTH
@@ -102,6 +103,23 @@ def test_equal_prompts_around_even_messages_stand_where_they_stand_alone(unfold:
     for row, scores in enumerate(receiver.score_options(even, trie)):
         expected = one_by_one(receiver, receiver.prefix([ASK], soft[row : row + 1]), ASK, OPTIONS[0])
         torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("stride", "unfold"), [(4, 0), (1, 1), (3, 2)])
+@pytest.mark.parametrize("family", [*FAMILIES, "nano-mistral"])
+@torch.no_grad()
+def test_options_of_one_token_see_the_whole_message(family_folder: dict[str, str], family: str, stride: int, unfold: int) -> None:
+    """Without a mask some models take positions that do not follow each other for several texts in one row."""
+    receiver = sharpened(family_folder[family]) if family in family_folder else receiver_of(family)
+    soft = replace(ragged(receiver, (4, 4, 4)), stride=stride, unfold=unfolding(receiver, unfold))
+    together = receiver.prefix([ASK] * 3, soft)
+    trie = build_trie([[5], [9], [70]], None)
+    for row, scores in enumerate(receiver.score_options(together, [trie] * 3)):
+        prefix = receiver.prefix([ASK], soft[row : row + 1])
+        asked = {"inputs_embeds": prefix.embeddings, "position_ids": prefix.positions, "attention_mask": prefix.mask.long()}
+        wanted = receiver.model(**asked).logits[0, -1].float().log_softmax(-1)[[5, 9, 70]]
+        torch.testing.assert_close(scores, wanted, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(receiver.score_options(prefix, [trie])[0], wanted, atol=1e-4, rtol=1e-5)
 
 
 @torch.no_grad()

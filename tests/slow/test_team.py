@@ -31,15 +31,17 @@ ALONE = [sys.executable, "-m", "latentwire.cli.app"]
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "latentwire.cli.app"]
 
 
-def train(folder: Path, name: str, launch: list[str], *, more: tuple[str, ...] = (), parts: str = "1") -> str:
+def train(
+    folder: Path, name: str, launch: list[str], *, more: tuple[str, ...] = (), parts: str = "1", flags: tuple[str, ...] = ()
+) -> str:
     run = folder / name
     overrides = [part for setting in (*SETTINGS, *more, f"output_dir={run}") for part in ("--set", setting)]
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "LATENTWIRE_CACHE": str(folder / f"cache-{name}"), "LATENTWIRE_DEVICE": "cpu",
         "OMP_NUM_THREADS": "1", "LATENTWIRE_BATCH_PARTS": parts,
     }  # fmt: skip
-    command = [*launch, "train", str(ROOT / "configs/nano.yaml"), *overrides, "--resume"]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    command = [*launch, "train", str(ROOT / "configs/nano.yaml"), *overrides, "--resume", *flags]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -65,6 +67,17 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         assert pairs
         assert np.allclose(*zip(*pairs, strict=True), rtol=1e-4, atol=1e-4), key
     assert json.loads((tmp_path / "two/train.json").read_text())["hardware"]["processes"] == 2
+
+
+def test_two_processes_train_both_stages_one_after_the_other(tmp_path: Path) -> None:
+    """Each stage has a group of its own on the same torchrun."""
+    more = (
+        "pretraining.training.steps=4", "pretraining.training.validate_every=4", "pretraining.training.checkpoint_every=4",
+        "pretraining.training.batch_size=4", "training.steps=4", "training.validate_every=4",
+    )  # fmt: skip
+    train(tmp_path, "both", TOGETHER, more=more, flags=("--pretrain",))
+    assert (tmp_path / "both/stage1/bridge/model.safetensors").exists()
+    assert json.loads((tmp_path / "both/train.json").read_text())["hardware"]["processes"] == 2
 
 
 def test_without_the_sum_of_gradients_they_would_differ(tmp_path: Path) -> None:
