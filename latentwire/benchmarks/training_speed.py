@@ -66,13 +66,14 @@ class PaperStep:
         model.requires_grad_(True)
         texts = [row.sender_prompt for row in rows]
         soft = self.channel.taught(self.bridge(self._states(texts)), texts)
+        messages = self.receiver.messages(soft)
         prefixes, answers, spread = [], [], []
         for index, row in enumerate(rows):
             before, after = self.receiver.prompter.prefix_ids(row.receiver_prompt)
             answers.append(self.receiver.answer_ids(row.receiver_prompt, row.answer))
             pieces = [
                 self._embedded(before),
-                *self.receiver.message_pieces(soft, index),
+                *messages[index],
                 self._embedded(after),
             ]
             prefixes.append(torch.cat([*pieces, self._embedded(answers[-1])]))

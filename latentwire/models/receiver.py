@@ -107,10 +107,11 @@ class Receiver(ScoresOptions):
             return self._even_prefix(len(pieces), *pieces[0], soft)
         flat = torch.tensor([token for before, after in pieces for token in (*before, *after)], device=self.device)
         embedded = self.embed(flat)
+        messages = None if soft is None else self.messages(soft)
         rows, spread, at = [], [], 0
         for index, (before, after) in enumerate(pieces):
             head, tail = at + len(before), at + len(before) + len(after)
-            middle = [] if soft is None else self.message_pieces(soft, index)
+            middle = [] if messages is None else messages[index]
             rows.append(torch.cat([embedded[at:head], *middle, embedded[head:tail]]))
             at = tail
             positions = self._positions(index, len(rows[-1]), len(before), soft, len(middle[0]) if middle else 0)
@@ -157,12 +158,15 @@ class Receiver(ScoresOptions):
                 "shorten the context or send a shorter message"
             )
 
-    def message_pieces(self, soft: SoftTokens, row: int) -> list[Float[Tensor, "_ D_r"]]:
-        """What stands in the hole of a row: soft tokens as read and, where there is any, verbatim text as ordinary tokens."""
-        found = [soft.as_read(soft.vectors[row][soft.mask[row]].to(self.embed.weight.dtype))]
-        if soft.verbatim and soft.verbatim[row]:
-            ids = encode_plain(self.tokenizer, soft.verbatim[row])
-            found.append(self.embed(torch.tensor(ids, dtype=torch.long, device=self.device)))
+    def messages(self, soft: SoftTokens) -> list[list[Float[Tensor, "_ D_r"]]]:
+        """What stands in the hole of each row: soft tokens as read and, where there is any, verbatim text as ordinary tokens."""
+        # taken apart at once: every look at a mask waits for the device
+        real = soft.vectors[soft.mask].to(self.embed.weight.dtype).split(soft.tokens_per_row.tolist())
+        found = [[soft.as_read(own)] for own in real]
+        for own, text in zip(found, soft.verbatim, strict=False):
+            if text:
+                ids = encode_plain(self.tokenizer, text)
+                own.append(self.embed(torch.tensor(ids, dtype=torch.long, device=self.device)))
         return found
 
     # ------------------------------------------------------------------------------------------------------ answers
