@@ -81,7 +81,7 @@ def run_bench(request: BenchRequest, *, watch: Watch = lambda what, done, total:
         raise UsageError("--repetitions and --batch_sizes must be 1 or more, for example --repetitions 30 --batch_sizes 1,16")
     if request.threads is not None and request.threads < 1:
         raise UsageError(f"--threads {request.threads} does not fit; give 1 or more")
-    pick_dtype(request.dtype, torch.device("cpu"))
+    pick_dtype(request.dtype, torch.device("cpu"))  # a name that is none is refused before anything is made
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     if request.sized:

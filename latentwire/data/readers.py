@@ -151,7 +151,7 @@ def _split_rows(task: Task, split: str, data_dir: str | Path | None) -> tuple[Nu
         note = f"rows {first}-{end - 1} of the {len(rows)} in {splits.test!r}: no train split here, so it is cut into blocks"
         # what is asked about one passage may stand in two blocks; test keeps all of it
         later = [row for name in SPLITS[SPLITS.index(split) + 1 :] for row in blocks[name]]
-        return _without_passages(task, blocks[split], later), label_names, revision, note
+        return _without_groups(task, blocks[split], later), label_names, revision, note
     name = {"train": splits.train, "validation": splits.validation or splits.train, "test": splits.test}[split]
     rows, label_names, revision = _source_rows(task, name, data_dir)
     numbered = list(enumerate(rows))
@@ -169,7 +169,7 @@ def _block(shares: tuple[float, float, float], place: int, total: int) -> tuple[
 
 
 def _cut_validation(task: Task, rows: Numbered, *, wanted: bool) -> Numbered:
-    """The rows of train that serve as validation (``wanted``), or those of the others that share no passage with them.
+    """The rows of train that serve as validation (``wanted``), or those of the others that belong to none of their groups.
 
     The rule depends on task and index alone.
     """
@@ -177,13 +177,13 @@ def _cut_validation(task: Task, rows: Numbered, *, wanted: bool) -> Numbered:
     order = sorted(rows, key=lambda numbered: stable_hash(f"validation:{task.name}:{numbered[0]}"))
     chosen = {index for index, _ in order[:size]}
     validation = [numbered for numbered in rows if numbered[0] in chosen]
-    return validation if wanted else _without_passages(task, [row for row in rows if row[0] not in chosen], validation)
+    return validation if wanted else _without_groups(task, [row for row in rows if row[0] not in chosen], validation)
 
 
-def _without_passages(task: Task, rows: Numbered, others: Numbered) -> Numbered:
-    """The rows whose passage stands in none of the others."""
-    known = {task.passage_of(row) for _, row in others} - {None}
-    return [numbered for numbered in rows if task.passage_of(numbered[1]) not in known]
+def _without_groups(task: Task, rows: Numbered, others: Numbered) -> Numbered:
+    """The rows that share their group with none of the others."""
+    known = {task.group_of(row) for _, row in others} - {None}
+    return [numbered for numbered in rows if task.group_of(numbered[1]) not in known]
 
 
 def _has_split(task: Task, source_split: str, data_dir: str | Path | None) -> bool:

@@ -167,7 +167,7 @@ class Task:
         """The text that may be cut (``limits.cut``), None where nothing may."""
         return None if self.config.limits.cut is None else str(_lookup(example.row, self.config.limits.cut))
 
-    def passage_of(self, row: Row) -> str | None:
+    def group_of(self, row: Row) -> str | None:
         """What several rows may have in common, so that all of them stand in one split: the task's ``together``, or the text that
         they ask about; None where the receiver is asked the same of every row.
         """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from latentwire.bridges.base import identity_of
@@ -67,6 +68,18 @@ class _TaskData:
     validation: TaskRows
     test: TaskRows
 
+    @cached_property
+    def notes(self) -> list[str]:
+        """What is to be known about the rows, for the result file."""
+        shared, chosen_on = (count_overlap(self.train.examples, rows.examples) for rows in (self.test, self.validation))
+        lines = [
+            self.test.note,
+            describe_cuts(self.test),
+            f"{shared} rows also stand in train" if shared else "",
+            f"{chosen_on} validation rows also stand in train" if chosen_on else "",
+        ]
+        return [line for line in lines if line]
+
     @property
     def key(self) -> str:
         rows = [prompt_hash(split.examples) for split in (self.train, self.validation, self.test)]
@@ -96,7 +109,7 @@ def run_suite(request: SuiteRequest) -> Results:
         hardware=hardware_summary(parts.receiver.device),
         data_revisions={item.task.name: item.test.revision for item in data},
         partial=[item.task.name for item in data if not item.test.complete],
-        notes={item.task.name: row_notes(item) for item in data},
+        notes={item.task.name: item.notes for item in data},
         prompt_hashes={item.task.name: prompt_hash(item.test.examples) for item in data},
     )
     return write_results(request.folder / RESULTS_FILE, info, rows)
@@ -115,7 +128,7 @@ def fill(request: SuiteRequest) -> tuple[Parts, list[_TaskData], list[ResultRow]
     data = [_read(request, task, parts) for task in tasks]
     rows: list[ResultRow] = []
     for task_data in data:
-        for line in (_budget(task_data), *row_notes(task_data)):
+        for line in (_budget(task_data), *task_data.notes):
             request.say(line)
         for name, method in classes.items():
             reason = method(parts).unsuitable(task_data.task)
@@ -142,18 +155,6 @@ def _read(request: SuiteRequest, task: Task, parts: Parts) -> _TaskData:
         )  # fmt: skip
         splits[split] = fit_rows(task, rows, sender=parts.sender.prompter, receiver=parts.receiver.prompter)
     return _TaskData(task, **splits)
-
-
-def row_notes(data: _TaskData) -> list[str]:
-    """What is to be known about the rows of an evaluation, for the result file."""
-    shared, chosen_on = (count_overlap(data.train.examples, rows.examples) for rows in (data.test, data.validation))
-    lines = [
-        data.test.note,
-        describe_cuts(data.test),
-        f"{shared} rows also stand in train" if shared else "",
-        f"{chosen_on} validation rows also stand in train" if chosen_on else "",
-    ]
-    return [line for line in lines if line]
 
 
 def _budget(data: _TaskData) -> str:

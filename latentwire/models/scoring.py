@@ -20,9 +20,8 @@ from latentwire.models.trie import Branches, OptionTrie, build_trie
 
 #: so many logits count as a token of a pass: with a large vocabulary they are what fills the memory
 LOGITS_PER_TOKEN = 16_384
-#: how far two passes over the same row may differ, in nats
-SLACK_NATS = {torch.float32: 1e-3}
-SLACK_NATS_ELSE = 0.5
+#: how far two passes over the same row may differ, in nats: in float32, in 16 bits
+SLACK_NATS, SLACK_NATS_HALF = 1e-3, 0.5
 #: options of a row and the trie that holds them
 Piece = tuple[tuple[int, ...], OptionTrie]
 
@@ -115,7 +114,7 @@ class ScoresOptions(ABC):
     @property
     def _slack(self) -> float:
         """Two passes agree to rounding only."""
-        return SLACK_NATS.get(self.dtype, SLACK_NATS_ELSE)
+        return SLACK_NATS if self.dtype == torch.float32 else SLACK_NATS_HALF
 
     def _contenders(self, prefix: Prefix, tries: Sequence[OptionTrie]) -> list[Float[Tensor, " _"]]:
         first, prefix = self.read_but_for_the_last(prefix)

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from latentwire.data.task import load_task, task_names
+from latentwire.models.batching import PART_TOKENS
 from latentwire.models.receiver import Receiver
+from latentwire.models.scoring import LOGITS_PER_TOKEN
 from latentwire.models.soft_tokens import Prefix
 from latentwire.models.trie import build_trie
 from latentwire.prompts import Prompt
@@ -100,3 +102,21 @@ def test_options_of_one_token_need_no_more_than_the_prefix(receiver: Receiver) -
         assert receiver.tree_inputs(prefix, tries[:1])[1] is None
         logits = receiver.model(inputs_embeds=prefix.embeddings).logits[0, -1].log_softmax(-1)
         torch.testing.assert_close(scores, logits[[5, 9, 700]], atol=1e-4, rtol=0)
+
+
+def test_logits_of_a_large_vocabulary_count_where_rows_are_read_together(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [Prompt("", "\nWhat?\nAnswer:")] * 6
+    tries = [build_trie([[5, 7], [9, 7], [70, 7]], None)] * 6
+    rows: list[int] = []
+    known = receiver.tree_logits
+    monkeypatch.setattr(receiver, "tree_logits", lambda prefix, asked: rows.append(len(asked)) or known(prefix, asked))
+    together = receiver.score_options(receiver.prefix(prompts), tries)
+    assert rows == [6]
+    # four nodes of so many logits weigh as much as half of what a CPU reads at once
+    monkeypatch.setattr(receiver, "vocabulary", PART_TOKENS["cpu"] // 8 * LOGITS_PER_TOKEN)
+    apart = receiver.score_options(receiver.prefix(prompts), tries)
+    assert rows == [6, 2, 2, 2]
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)

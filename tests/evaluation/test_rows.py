@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentwire.evaluation.rows import chance_level, result_rows
+from latentwire.evaluation.rows import chance_level, chance_of, result_rows
 from latentwire.evaluation.statistics import wilson_interval
 from tests.evaluation.making import answered, free, header, record
 
@@ -42,3 +42,11 @@ def test_the_commonest_answer_is_what_the_metric_compares() -> None:
     assert chance_level(worked) == 0.1
     assert chance_level(worked, "final_answer") == chance_level(worked, "number_match") == 0.2
     assert chance_level(worked, "exact_match") == 0.1
+
+
+def test_chance_compares_what_the_metric_compares() -> None:
+    worked = [("2 + 5 = 7. Answer: 7", None, 0.1), ("3 + 4 = 7. Answer: 7", None, 0.1), ("1 + 1 = 2. Answer: 2", None, 0.1)]
+    assert chance_of(worked, "final_answer") == pytest.approx(2 / 3)
+    assert chance_of(worked, "exact_match") == pytest.approx(1 / 3)
+    # the same option under other letters
+    assert chance_of([("A", 0, 0.25), ("1", 0, 0.25), ("B", 1, 0.25)], "accuracy") == pytest.approx(2 / 3)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from latentwire.data.readers import read_task
+from latentwire.data.task import load_task
 from latentwire.errors import LatentWireError, StoppedEarlyError, UnknownNameError, UsageError
 from latentwire.evaluation.predictions import find_predictions, read_predictions
-from latentwire.evaluation.suite import SuiteRequest, run_suite
+from latentwire.evaluation.suite import SuiteRequest, _TaskData, run_suite
 from latentwire.evaluation.workers import run_suite_in
 from latentwire.training.run import train_run
 from tests.methods.conftest import SETTINGS, small_config
@@ -131,3 +133,11 @@ def test_weights_to_begin_with_are_told_apart_by_what_they_hold(tmp_path: Path) 
         assert not any(line.endswith("kept") for line in lines)
     run_suite(chosen)
     assert any(line.endswith("kept") for line in lines)
+
+
+def test_rows_that_stand_in_train_are_noted_for_test_and_validation() -> None:
+    task = load_task("tinyworld_topic")
+    train, test = (read_task(task, split, max_rows=5) for split in ("train", "test"))
+    assert "5 validation rows also stand in train" in _TaskData(task, train, train, test).notes
+    assert "5 rows also stand in train" in _TaskData(task, train, test, train).notes
+    assert not any("stand in train" in line for line in _TaskData(task, train, test, test).notes)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from latentwire.errors import DataError, UsageError
-from latentwire.models.sender import Sender, load_sender
+from latentwire.models.receiver import load_receiver
+from latentwire.models.sender import Sender, load_sender, lower_blocks
 from latentwire.prompts import Prompt
 from tests.conftest import DEPTH, FAMILIES, WIDTH
 
@@ -152,3 +153,15 @@ def test_longest_context_that_fits_is_read(family_folder: dict[str, str]) -> Non
 def test_layer_that_does_not_exist_is_refused(family_folder: dict[str, str], layer: int, full: bool) -> None:
     with pytest.raises(UsageError, match=rf"^sender layer {layer} does not exist: .* has blocks 1-{DEPTH} \(0 = embeddings\)$"):
         load_sender(family_folder["llama"], layer=layer, full=full)
+
+
+def test_a_view_of_the_lower_blocks_runs_no_hook_of_the_whole_model() -> None:
+    """accelerate puts a function in the place of a model's ``forward``; a copy of the model would run the model itself by it."""
+    whole = load_receiver("nano-llama", device="cpu").model.get_decoder()
+    ids = torch.tensor([[1, 5, 9, 30]])
+    with torch.no_grad():
+        wanted = whole(input_ids=ids, output_hidden_states=True).hidden_states[2]
+        whole.forward = whole.forward
+        found = lower_blocks(whole, 2)(input_ids=ids).last_hidden_state
+    assert "forward" in vars(whole)
+    assert torch.equal(found, wanted)
