@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentwire.errors import ArtefactError, LatentWireError, ModelError, UnknownNameError, UsageError
-from latentwire.models import device as device_module
-from latentwire.models.device import hardware_summary, loading, pick_device, pick_dtype, placed
+from latentwire.errors import ArtefactError, LatentWireError, ModelError, UnknownNameError
 from latentwire.models.receiver import load_receiver
 from latentwire.models.sender import load_sender
 from latentwire.models.source import FETCHED, explained, resolve
@@ -135,44 +133,6 @@ def test_tokenizer_hash_tells_the_two_nano_tokenizers_apart(family_folder: dict[
     assert resolve(family_folder["gemma3"]).tokenizer_hash == resolve(family_folder["phi3"]).tokenizer_hash
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu!"])
-def test_unusable_device_is_refused_by_name(name: str) -> None:
-    with pytest.raises(UsageError, match=name):
-        pick_device(name)
-
-
-def test_environment_chooses_the_device_and_an_argument_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATENTWIRE_DEVICE", "nonsense")
-    assert pick_device("cpu").type == "cpu"
-    with pytest.raises(UsageError, match="nonsense"):
-        pick_device()
-
-
-def test_unknown_dtype_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"^unknown dtype 'int2'; use float32, bfloat16, float16, int8, int4$"):
-        pick_dtype("int2", pick_device("cpu"))
-
-
-@pytest.mark.parametrize("name", ["int8", "int4"])
-def test_quantised_weights_need_a_gpu_and_bitsandbytes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=f"^dtype '{name}' needs a CUDA GPU and the device is 'cpu'; use float32 or"):
-        load_receiver("nano-mistral", device="cpu", dtype=name)
-    monkeypatch.setattr(device_module, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"needs bitsandbytes; in LatentWire's checkout, pip install -e '.\[quantised\]'"):
-        loading(name, torch.device("cuda"))
-
-
-def test_quantised_weights_are_asked_for_and_stay_where_they_were_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_module, "find_spec", lambda name: object())
-    arguments = loading("int8", torch.device("cuda:1"))
-    assert arguments["dtype"] == torch.bfloat16
-    assert arguments["device_map"] == {"": "cuda:1"}
-    assert arguments["quantization_config"].load_in_8bit
-    model = torch.nn.Linear(2, 2)
-    model.is_quantized = True  # type: ignore[assignment]
-    assert placed(model, torch.device("meta")).weight.device.type == "cpu"
-
-
 def test_fingerprint_follows_a_tensor_in_the_middle(tmp_path: Path) -> None:
     """As of a copy that was tuned in some layers: the file's size, header and ends stay as they are."""
     import transformers as t
@@ -263,12 +223,3 @@ def test_the_language_model_inside_one_that_sees_images_is_read_as_it_is(layer: 
     whole = load_sender(str(tmp_path), layer=layer, full=True, device="cpu").read(["Maria left 47 apples."]).states
     for _ in range(2):
         assert torch.equal(load_sender(str(tmp_path), layer=layer, device="cpu").read(["Maria left 47 apples."]).states, whole)
-
-
-def test_results_name_the_processor_as_its_maker_does() -> None:
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    if not names:
-        pytest.skip("this system does not say in /proc/cpuinfo what its processor is called")
-    assert hardware_summary(torch.device("cpu"))["name"] == names[0]
