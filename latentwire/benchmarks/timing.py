@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from latentwire.models.device import synchronise
+from latentwire.models.products import plain_products
 
 LEAST_REPETITIONS = 30
 _RESAMPLES = 2000
@@ -165,8 +166,8 @@ def loglog_slope(sizes: Sequence[int], times: Sequence[float]) -> float:
 def count_flops(run: Callable[[], object]) -> int:
     """Multiplications and additions of matrix products and attention, counted by torch.
 
-    Attention as plain products: torch does not count the fused one of a CPU.
+    Attention as plain products: torch does not count the fused one of a CPU, nor oneDNN's products.
     """
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with plain_products(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops())

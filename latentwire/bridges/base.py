@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from latentwire.errors import ArtefactError, MismatchError
 from latentwire.files import read_json, replacing, write_json
 from latentwire.messages.settings import MessageSettings
+from latentwire.models.products import with_fast_products
 from latentwire.models.receiver import Receiver
 from latentwire.models.sender import Layer, Sender, SenderStates
 from latentwire.models.soft_tokens import SoftTokens
@@ -285,7 +286,7 @@ class Bridge(nn.Module):
         except (SafetensorError, RuntimeError, OSError) as error:
             first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise ArtefactError(f"bridge weights {str(folder / WEIGHTS_FILE)!r} are cut or corrupt: {first_line}") from error
-        return bridge.to(device).eval()
+        return with_fast_products(bridge).to(device).eval()
 
     def push_to_hub(self, repo_id: str, *, card: str | None = None, private: bool = False) -> str:
         """Uploads the artefact to the Hub; returns the address of the commit."""

@@ -25,6 +25,7 @@ from latentwire.models.chat import Prompter, PromptStyle
 from latentwire.models.device import loading, pick_device, pick_dtype, placed
 from latentwire.models.freezing import freeze
 from latentwire.models.past import Past, keeps_all_positions, shared_start
+from latentwire.models.products import with_fast_products
 from latentwire.models.scoring import ScoresOptions
 from latentwire.models.soft_tokens import Prefix, SoftTokens, positions_of
 from latentwire.models.source import ModelSource, check_config, check_loaded, explained, resolve
@@ -387,5 +388,5 @@ def load_receiver(
             source.location, output_loading_info=True, **arguments, **source.load_arguments()
         )
     check_loaded(source, model.get_decoder(), found)
-    model = placed(freeze(model), chosen_device)
+    model = with_fast_products(placed(freeze(model), chosen_device))
     return Receiver(source, model, device=chosen_device, dtype=chosen_dtype, prompt_style=prompt_style)

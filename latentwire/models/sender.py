@@ -21,6 +21,7 @@ from latentwire.files import digest
 from latentwire.models.chat import Prompter, PromptStyle
 from latentwire.models.device import QUANTISED, loading, pick_device, pick_dtype, placed
 from latentwire.models.freezing import freeze
+from latentwire.models.products import with_fast_products
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.source import ModelSource, check_config, check_loaded, explained, resolve
 from latentwire.models.tokens import pad_right
@@ -155,10 +156,8 @@ def load_sender(
         )
     check_loaded(source, model, found)
     model.norm = nn.Identity()
-    return Sender(
-        source, placed(freeze(model), chosen_device), layer=layer, device=chosen_device, dtype=chosen_dtype,
-        weights=dtype, prompt_style=prompt_style,
-    )  # fmt: skip
+    model = with_fast_products(placed(freeze(model), chosen_device))
+    return Sender(source, model, layer=layer, device=chosen_device, dtype=chosen_dtype, weights=dtype, prompt_style=prompt_style)
 
 
 def check_layer(layer: Layer, name: str, depth: int) -> int:

@@ -29,6 +29,7 @@ from latentwire.errors import MismatchError, UsageError
 from latentwire.files import check_writable, file_digest, read_json, remove, write_bytes, write_json
 from latentwire.models.chat import Prompter
 from latentwire.models.device import hardware_summary
+from latentwire.models.products import with_fast_products
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.sender import Sender, as_layers, load_sender
 from latentwire.models.source import resolve
@@ -305,7 +306,7 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
         receiver_rms=receiver.embedding_rms,
     )
     settings = bridge_config(config.bridge)
-    bridge = settings.build(ends)
+    bridge = with_fast_products(settings.build(ends))
     bridge.pair = BridgePair(
         sender=identity_of(sender.source),
         receiver=identity_of(receiver.source),
