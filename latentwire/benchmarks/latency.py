@@ -50,10 +50,11 @@ def measure_latency(
     built = {name: pair.method(name) for name in methods}
     candidates: dict[str, Candidate] = {name: _answering(pair, method, batch) for name, method in built.items()}
     # what a floor is prepared from is no part of its time
-    for turn in range(min(_KEPT, repetitions + 3)):
+    for turn in range(min(_KEPT, 2 * repetitions)):
         floor(turn)
     candidates |= {"floor": lambda turn: floor(turn % _KEPT)(), "bridge_module": _module_alone(floor)}
-    times = measure(candidates, device=pair.device, repetitions=repetitions, advance=advance)
+    # as many rows as are timed go ahead: libraries make a kernel for every shape that they meet for the first time
+    times = measure(candidates, device=pair.device, repetitions=repetitions, warmup=repetitions, advance=advance)
     stages = measure_stages(pair, built["bridge"], batch, repetitions=_STAGE_REPETITIONS)
     first = batch(0)
     found = LatencyCase(

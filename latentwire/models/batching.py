@@ -32,7 +32,7 @@ def parts(lengths: Sequence[int], device: torch.device | None = None) -> list[li
 
 
 #: a group of rows alike in length: at least so many rows, and where there are more, none below this share of the longest
-ALIKE_ROWS, ALIKE_SHARE = 8, 0.75
+ALIKE_ROWS, ALIKE_SHARE = 16, 0.75
 
 
 def alike(lengths: Sequence[int]) -> list[list[int]]:

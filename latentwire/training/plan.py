@@ -18,6 +18,10 @@ from latentwire.models.device import pick_device, pick_dtype
 from latentwire.models.sender import Layer, as_layers, check_layer
 from latentwire.models.source import ModelSource, check_config, resolve
 
+#: what a process holds beside the weights when it answers: tokenizers, code that is loaded on first use, a row's activations and
+#: copies of a layer's weights; 24 to 58 MB with the embedded and the sized pair
+WORKING_BYTES = 32 << 20
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -84,8 +88,8 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> RunPlan:
         trainable_params=params,
         sender_memory_bytes=sender_weights,
         receiver_memory_bytes=receiver_weights,
-        # the layers that are used and the bridge in float32; a row's activations are small beside them
-        answering_memory_bytes=sender_weights + receiver_weights + 4 * params,
+        # the layers that are used and the bridge in float32
+        answering_memory_bytes=sender_weights + receiver_weights + 4 * params + WORKING_BYTES,
         # weights, gradients and two moments in float32
         bridge_training_memory_bytes=16 * params,
         # weights, best weights and two moments
