@@ -68,8 +68,10 @@ def keeps_all_positions(config: PreTrainedConfig) -> bool:
 
 def shared_start(embeddings: Float[Tensor, "B P W"], mask: Bool[Tensor, "B P"]) -> int:
     """How many positions all rows begin with alike, each row keeping its last for itself; 0 where sharing does not pay."""
+    rows, length = mask.shape
+    if (length - 1) * (rows - 1) < SHARED_TOKENS:
+        return 0
     starts = (~mask).sum(dim=1).tolist()
-    length = mask.shape[1]
     first = embeddings[0, starts[0] :]
     shared = length - max(starts) - 1
     for row, start in zip(embeddings[1:], starts[1:], strict=True):
