@@ -6,6 +6,7 @@ A config comes from a YAML file and ``key.path=value`` overrides, is checked as 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from latentwire.data.task_config import TaskVariant
 from latentwire.errors import ConfigError
 from latentwire.files import digest
 from latentwire.messages.settings import MessageSettings
-from latentwire.schema import Schema, validated
+from latentwire.schema import Schema, Setting, settings_in, validated
 
 #: the task name and folder of a run that pretrains a bridge
 STAGE_ONE = "stage1"
@@ -31,8 +32,8 @@ CONFIG_FILE, ARTEFACT_FOLDER, RESULTS_FILE = "config.json", "bridge", "results.j
 class ModelSettings(Schema):
     """One of the two language models."""
 
-    model: str
-    revision: str | None = None
+    model: str = Field(description="embedded name, folder or Hub id")
+    revision: str | None = Field(None, description="branch, tag or commit on the Hub; default: main")
     dtype: Literal["float32", "bfloat16", "float16", "int8", "int4"] | None = Field(
         None, description="default: bfloat16 on accelerators, float32 on a CPU; int8 and int4 need a CUDA GPU"
     )
@@ -58,14 +59,14 @@ class SenderSettings(ModelSettings):
 class DataSettings(Schema):
     """Rows: where from and how many. ``None`` takes all."""
 
-    data_dir: str | None = None
-    train_rows: int | None = Field(None, ge=1)
-    validation_rows: int | None = Field(500, ge=1)
+    data_dir: str | None = Field(None, description="folder with <set>/<split>.jsonl[.gz]; default: the Hub")
+    train_rows: int | None = Field(None, ge=1, description="train rows of each task at most; default: all")
+    validation_rows: int | None = Field(500, ge=1, description="rows cut from train to choose weights by; null: all there are")
     made_up_words: float = Field(0.0, ge=0, le=1, description="share of generated train contexts with made-up names and places")
     made_up_from: Literal["letters", "parts"] = Field(
         "letters", description="made-up words are spelled at random, or crossed from known parts"
     )
-    cache_cap_gib: float = Field(50.0, gt=0)
+    cache_cap_gib: float = Field(50.0, gt=0, description="the cache of sender states at most; what was used least recently goes")
 
 
 class FirstStage(Schema):
@@ -75,7 +76,7 @@ class FirstStage(Schema):
     ``note``, ``text``: the receiver writes the note, or the sender's text, from the soft tokens.
     """
 
-    objective: Literal["none", "align", "note", "text"] = "none"
+    objective: Literal["none", "align", "note", "text"] = Field("none", description="what is taught in the first steps")
     share: float = Field(0.5, ge=0, lt=1, description="share of all steps")
 
 
@@ -97,11 +98,11 @@ class TrainingSettings(Schema):
     steps: int = Field(2000, ge=0, description="0: the bridge stays as it begins")
     batch_size: int = Field(16, ge=1, description="messages per step")
     questions_per_message: int = Field(1, ge=1, description="rows that share a context and are asked about one message in one pass")
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    lr: float = Field(2e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_steps: int = Field(100, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: updates of matrices orthogonalised, AdamW for the rest")
+    lr: float = Field(2e-4, gt=0, description="learning rate at its highest; it falls to zero on a cosine")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled from the gradient")
+    warmup_steps: int = Field(100, ge=0, description="steps in which the learning rate rises")
+    clip_norm: float = Field(1.0, gt=0, description="norm of all gradients together at most")
     token_dropout: float = Field(0.0, ge=0, lt=1, description="share of sender tokens that a bridge does not see in a step")
     terms: Terms = Terms()
     first_stage: FirstStage = FirstStage()
@@ -116,9 +117,9 @@ class TrainingSettings(Schema):
         1, ge=1, description="batches of contexts alike in length, cut from so many batches of the shuffled rows; 1: as shuffled"
     )
     compile: bool = Field(False, description="torch.compile for the receiver's passes: faster steps after a minute")
-    log_every: int = Field(50, ge=1)
-    validate_every: int = Field(500, ge=1)
-    checkpoint_every: int = Field(250, ge=1)
+    log_every: int = Field(50, ge=1, description="steps between two lines of log.jsonl")
+    validate_every: int = Field(500, ge=1, description="steps between two looks at the validation rows")
+    checkpoint_every: int = Field(250, ge=1, description="steps between two checkpoints")
 
     @property
     def aligns(self) -> bool:
@@ -133,13 +134,13 @@ class TrainingSettings(Schema):
 class PackingSettings(TrainingSettings):
     """How the packing is learned that ``align_to=packing`` draws a bridge towards (``latentwire.training.packing``)."""
 
-    steps: int = Field(1500, ge=1)
-    batch_size: int = Field(32, ge=1)
-    questions_per_message: int = Field(3, ge=1)
-    lr: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup_steps: int = Field(50, ge=0)
-    validate_every: int = Field(250, ge=1)
+    steps: int = Field(1500, ge=1, description="steps of the packing")
+    batch_size: int = Field(32, ge=1, description="messages per step")
+    questions_per_message: int = Field(3, ge=1, description="rows that share a context and are asked about one message in one pass")
+    lr: float = Field(3e-3, gt=0, description="learning rate at its highest")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled from the gradient")
+    warmup_steps: int = Field(50, ge=0, description="steps in which the learning rate rises")
+    validate_every: int = Field(250, ge=1, description="steps between two looks at the validation rows")
     most_said: int = Field(8, ge=1, description="soft tokens in which a record is said; those behind say nothing")
     redrawn: float = Field(
         0.0, ge=0, le=1, description="share of the train messages in which each record's number of soft tokens is drawn evenly"
@@ -169,7 +170,7 @@ class PretrainingSettings(Schema):
     context_tokens: int = Field(96, ge=4, description="sender tokens of a text at most")
     target_tokens: int = Field(64, ge=2, description="receiver tokens that are written at most")
     control_tokens: int = Field(4, ge=1, description="learned tokens behind the message that say what to write")
-    validation_rows: int = Field(200, ge=1)
+    validation_rows: int = Field(200, ge=1, description="texts kept apart to choose weights by")
     training: TrainingSettings = TrainingSettings()
 
 
@@ -183,7 +184,7 @@ class PromptSettings(Schema):
 class RunConfig(PromptSettings):
     """Everything that decides a trained bridge."""
 
-    task: tuple[str, ...] = Field(min_length=1)
+    task: tuple[str, ...] = Field(min_length=1, description="one task or several, by name or YAML file; see `latentwire tasks`")
     sender: SenderSettings
     receiver: ModelSettings
     bridge: dict[str, Any] = Field(default_factory=lambda: {"name": "perceiver"})
@@ -192,8 +193,8 @@ class RunConfig(PromptSettings):
     pretraining: PretrainingSettings = PretrainingSettings()
     packing: PackingSettings = PackingSettings()
     message: MessageSettings = MessageSettings()
-    seed: int = 42
-    output_dir: str | None = None
+    seed: int = Field(42, description="of everything that is drawn")
+    output_dir: str | None = Field(None, description="folder of the run; default: runs/ with task, bridge and seed")
 
     @field_validator("task", mode="before")
     @classmethod
@@ -398,6 +399,24 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         # settings of another bridge would not fit the new one
         for stale in [setting for setting in node if setting != "name"]:
             del node[stale]
+
+
+def settings_of() -> list[Setting]:
+    """Every setting of a run; those of a bridge say which bridges have them."""
+    from latentwire.bridges import BRIDGES, bridge_config
+
+    owners: dict[Setting, list[str]] = {}
+    for name in BRIDGES:
+        for setting in settings_in(type(bridge_config({"name": name})), "bridge."):
+            if setting.name != "bridge.name":
+                owners.setdefault(setting, []).append(name)
+    bridge = [Setting("bridge.name", " | ".join(BRIDGES), "perceiver", "which bridge; see `latentwire bridges`")]
+    for setting, names in owners.items():
+        of = "" if len(names) == len(BRIDGES) else f"{', '.join(names)}: "
+        bridge.append(replace(setting, what=of + setting.what))
+    found = settings_in(RunConfig)
+    place = next(index for index, setting in enumerate(found) if setting.name == "bridge")
+    return [*found[:place], *bridge, *found[place + 1 :]]
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from latentwire.errors import ConfigError, suggestion
 
@@ -58,3 +61,48 @@ def _known_keys(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[st
             return []
         schema = nested[0]
     return list(schema.model_fields)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting under its dotted name: what it may be, in words, its default and what it does."""
+
+    name: str
+    allowed: str
+    default: Any
+    what: str
+
+
+def settings_in(schema: type[BaseModel], prefix: str = "") -> list[Setting]:
+    """Every setting of ``schema`` in its order, groups taken apart."""
+    found = []
+    for key, field in schema.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += settings_in(kind, f"{prefix}{key}.")
+        else:
+            default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+            found.append(Setting(f"{prefix}{key}", _allowed(field), default, field.description or ""))
+    return found
+
+
+#: how bounds are written
+_BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+_KINDS = {int: "whole number", float: "number", str: "text", bool: "true | false"}
+
+
+def _allowed(field: FieldInfo) -> str:
+    """For example ``whole number ≥ 1 | null``."""
+    signs = [(item, key) for item in field.metadata for key in _BOUNDS if hasattr(item, key)]
+    bounds = " and ".join(f"{_BOUNDS[key]} {getattr(item, key)}" for item, key in signs)
+    several = get_origin(field.annotation) in (Union, UnionType)
+    kinds = get_args(field.annotation) if several else (field.annotation,)
+    return " | ".join("null" if kind is type(None) else f"{_in_words(kind)} {bounds}".rstrip() for kind in kinds)
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return f"list of {_KINDS[get_args(kind)[0]]}s"
+    return _KINDS.get(kind, "group")

@@ -26,11 +26,11 @@ class AttentiveConfig(BridgeConfig):
     """Settings of the attentive bridge."""
 
     name: Literal["attentive"] = "attentive"
-    tokens_per_soft_token: int = Field(2, ge=1, le=256)
-    hidden_size: int = Field(192, ge=8)
-    depth: int = Field(2, ge=1)
-    heads: int = Field(6, ge=1)
-    ffn_factor: int = Field(2, ge=1)
+    tokens_per_soft_token: int = Field(2, ge=1, le=256, description="sender tokens for which one soft token stands")
+    hidden_size: int = Field(192, ge=8, description="width inside the bridge")
+    depth: int = Field(2, ge=1, description="blocks that read the sender states")
+    heads: int = Field(6, ge=1, description="attention heads; hidden_size is a multiple")
+    ffn_factor: int = Field(2, ge=1, description="width of the feed-forward part over hidden_size")
     pointers: int = Field(
         0, ge=0, description="heads by which a soft token points at sender tokens and takes what they say as it is"
     )

@@ -16,7 +16,7 @@ class LinearConfig(BridgeConfig):
     """Settings of the linear bridge."""
 
     name: Literal["linear"] = "linear"
-    tokens_per_soft_token: int = Field(1, ge=1, le=256)
+    tokens_per_soft_token: int = Field(1, ge=1, le=256, description="sender tokens for which one soft token stands")
     start: Literal["drawn", "ridge"] = Field(
         "drawn",
         description="where its map begins: at random, or in closed form, from sender states to the receiver's embeddings of the "

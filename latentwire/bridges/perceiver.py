@@ -20,11 +20,11 @@ class PerceiverConfig(BridgeConfig):
     """Settings of the perceiver bridge."""
 
     name: Literal["perceiver"] = "perceiver"
-    soft_tokens: int = Field(8, ge=1, le=4096)
-    hidden_size: int = Field(192, ge=8)
-    depth: int = Field(2, ge=1)
-    heads: int = Field(6, ge=1)
-    ffn_factor: int = Field(2, ge=1)
+    soft_tokens: int = Field(8, ge=1, le=4096, description="of every message, however long its context")
+    hidden_size: int = Field(192, ge=8, description="width inside the bridge")
+    depth: int = Field(2, ge=1, description="blocks that read the sender states")
+    heads: int = Field(6, ge=1, description="attention heads; hidden_size is a multiple")
+    ffn_factor: int = Field(2, ge=1, description="width of the feed-forward part over hidden_size")
 
     @property
     def fixed_soft_tokens(self) -> int:

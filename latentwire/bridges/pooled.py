@@ -24,8 +24,8 @@ class PooledConfig(BridgeConfig):
     """Settings of the pooled bridge."""
 
     name: Literal["pooled"] = "pooled"
-    tokens_per_soft_token: int = Field(1, ge=1, le=256)
-    hidden_size: int = Field(384, ge=8)
+    tokens_per_soft_token: int = Field(1, ge=1, le=256, description="sender tokens for which one soft token stands")
+    hidden_size: int = Field(384, ge=8, description="width inside the bridge")
     look_back: int = Field(1, ge=0, le=8, description="groups before its own that a soft token also sees")
     look_ahead: int = Field(0, ge=0, le=8, description="groups behind its own that a soft token also sees")
     apart: bool = Field(False, description="each token is read for itself; a soft token is the sum")

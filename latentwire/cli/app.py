@@ -32,6 +32,7 @@ from latentwire.cli import (
     pretrain,
     recall,
     send,
+    settings,
     slurm,
     table,
     tasks,
@@ -58,6 +59,7 @@ app.command("explain")(explain.explain)
 app.command("preflight")(preflight.preflight)
 app.command("bridges")(bridges.bridges)
 app.command("methods")(methods.methods)
+app.command("settings")(settings.settings)
 app.command("table")(table.table)
 app.command("send")(send.send)
 app.command("fetch")(fetch.fetch)

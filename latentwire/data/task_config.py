@@ -20,15 +20,11 @@ def holes(template: str) -> set[str]:
 
 
 class TaskVariant(Schema):
-    """How a task is posed, where there is a choice.
+    """How a task is posed, where there is a choice."""
 
-    ``sender_sees``: the context alone, or all there is (also the question). ``target``: the bare answer, or the worked
-    solution that ends in it. ``max_new_tokens``: in place of the task's own limit for free answers.
-    """
-
-    sender_sees: Literal["context", "all"] = "context"
-    target: Literal["answer", "solution"] = "answer"
-    max_new_tokens: int | None = Field(None, ge=1)
+    sender_sees: Literal["context", "all"] = Field("context", description="the context alone, or all there is: also the question")
+    target: Literal["answer", "solution"] = Field("answer", description="the bare answer, or the worked solution that ends in it")
+    max_new_tokens: int | None = Field(None, ge=1, description="in place of the task's own limit for free answers")
 
 
 class Source(Schema):
