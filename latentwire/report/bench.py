@@ -9,6 +9,7 @@ from rich.table import Table
 
 from latentwire.benchmarks.bench_file import Bench, LatencyCase, Ratio, TrainingCase
 from latentwire.files import replacing
+from latentwire.report.axes import plain_logarithmic
 
 #: method → label and colour; a palette that survives colour blindness (Okabe & Ito 2008)
 LABELS = {
@@ -142,6 +143,8 @@ def draw_bench(bench: Bench, path: Path) -> None:
             label = curve["what"] if curve["slope"] is None else f"{curve['what']} (slope {curve['slope']:.2f})"
             axis.plot(sizes, [point["times"]["median_ms"] for point in curve["points"]], marker="o", markersize=3, label=label)
         axis.set(xscale="log", yscale="log", xlabel="size", ylabel="ms (median)")
+        plain_logarithmic(axis.xaxis)
+        plain_logarithmic(axis.yaxis)
         axis.set_title("Cost against size", loc="left")
         axis.legend(frameon=False, fontsize=8)
     for axis in axes[0]:
@@ -166,6 +169,7 @@ def _draw_methods(axis: Any, cases: list[LatencyCase]) -> None:
     axis.set_yticks(range(len(cases)), [case["case"] for case in cases])
     axis.invert_yaxis()
     axis.set(xscale="log", xlabel="ms (median, quartiles)")
+    plain_logarithmic(axis.xaxis)
     axis.set_title("Texts to answers", loc="left")
     axis.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.4, -0.13))
 

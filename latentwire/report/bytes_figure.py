@@ -18,6 +18,7 @@ from latentwire.errors import UnknownNameError, UsageError
 from latentwire.evaluation.results import ResultRow, Results
 from latentwire.evaluation.run_folder import line_of
 from latentwire.files import replacing
+from latentwire.report.axes import plain_logarithmic
 from latentwire.report.tables import LABELS
 
 #: methods whose message is made of soft tokens
@@ -152,7 +153,6 @@ def draw_bytes(points: Sequence[Point], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     check_picture(path)
     tasks = list(dict.fromkeys(point.task for point in points))
@@ -172,9 +172,7 @@ def draw_bytes(points: Sequence[Point], path: Path) -> None:
         _draw_text(panel, [point for point in own if not point.series])
         panel.set_title(f"{task}, n = {own[0].n:,}", loc="left")
         panel.set_xscale("log")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.0f}"))
-        panel.xaxis.set_minor_formatter(NullFormatter())
+        plain_logarithmic(panel.xaxis)
         panel.set_xlabel("bytes of a message (mean)")
         panel.set_ylabel(f"{own[0].metric}, % (95 % intervals)")
         panel.set_ylim(-3, 103)
