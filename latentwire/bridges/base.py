@@ -286,7 +286,7 @@ class Bridge(nn.Module):
         except (SafetensorError, RuntimeError, OSError) as error:
             first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise ArtefactError(f"bridge weights {str(folder / WEIGHTS_FILE)!r} are cut or corrupt: {first_line}") from error
-        return with_fast_products(bridge).to(device).eval()
+        return with_fast_products(bridge.to(device)).eval()
 
     def push_to_hub(self, repo_id: str, *, card: str | None = None, private: bool = False) -> str:
         """Uploads the artefact to the Hub; returns the address of the commit."""

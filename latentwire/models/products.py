@@ -54,12 +54,12 @@ class FastLinear(nn.Linear):
         return product
 
     def _fits(self, input: Tensor) -> bool:
-        learns = torch.is_grad_enabled() and any(own.requires_grad for own in self.parameters())
         return (
-            input.numel() >= LEAST_ROWS * self.in_features
+            input.device.type == "cpu"
             and input.dtype is torch.float32
-            and input.device.type == "cpu"
-            and not (self.plain or learns)
+            and input.numel() >= LEAST_ROWS * self.in_features
+            and not self.plain
+            and not (torch.is_grad_enabled() and any(own.requires_grad for own in self.parameters()))
         )
 
 
@@ -94,7 +94,7 @@ def with_fast_products(model: Model) -> Model:
     """The model, or bridge, with its linear layers' products as fast as this processor has them, in place."""
     if pays():
         for part in model.modules():
-            if type(part) is nn.Linear:
+            if type(part) is nn.Linear and part.weight.device.type == "cpu" and part.weight.dtype is torch.float32:
                 part.__class__ = FastLinear
     return model
 

@@ -306,7 +306,7 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
         receiver_rms=receiver.embedding_rms,
     )
     settings = bridge_config(config.bridge)
-    bridge = with_fast_products(settings.build(ends))
+    bridge = settings.build(ends)
     bridge.pair = BridgePair(
         sender=identity_of(sender.source),
         receiver=identity_of(receiver.source),
@@ -321,7 +321,7 @@ def new_bridge(config: RunConfig, sender: Sender, receiver: Receiver) -> Bridge:
     elif not config.training.needs_packing:  # a packing brings its own
         begin_unfolding(bridge.unfold_embeddings, settings, receiver, config.seed)
     bridge.message = config.message
-    return bridge.to(receiver.device)
+    return with_fast_products(bridge.to(receiver.device))
 
 
 def begin_unfolding(vectors: nn.Parameter | None, settings: BridgeConfig, receiver: Receiver, seed: int) -> None:

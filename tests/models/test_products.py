@@ -123,6 +123,9 @@ def test_only_linear_layers_change_and_their_weights_keep_their_names(monkeypatc
     monkeypatch.setattr(products, "pays", lambda: True)
     assert type(with_fast_products(model)["plain"]) is FastLinear
     assert type(model["other"]) is Other
+    # what is elsewhere or in another format has products of its own
+    assert type(with_fast_products(nn.Linear(8, 8, device="meta"))) is nn.Linear
+    assert type(with_fast_products(nn.Linear(8, 8, dtype=torch.bfloat16))) is nn.Linear
     assert list(model.state_dict()) == names
 
 
