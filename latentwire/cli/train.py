@@ -219,13 +219,18 @@ def _tensorboard_writer(config: RunConfig) -> Any:
 
 def print_plan(plan: RunPlan) -> None:
     """What ``--dry-run`` shows."""
+    from latentwire.training.plan import WORKING_BYTES
+
     rows = [
         ("run", f"{plan.name} → {plan.folder}"),
         ("tasks", ", ".join(plan.tasks)),
         ("rows per task", f"train {plan.train_rows_per_task}, validation {plan.validation_rows_per_task}"),
         ("sender", f"{plan.sender}, blocks 1-{plan.sender_blocks}, {gib(plan.sender_memory_bytes)}"),
         ("receiver", f"{plan.receiver}, {gib(plan.receiver_memory_bytes)}"),
-        ("to answer", f"{gib(plan.answering_memory_bytes)}: the layers that are used, the bridge, and what holds them"),
+        (
+            "to answer",
+            f"{gib(plan.answering_memory_bytes)}: the layers that are used, the bridge, and {gib(WORKING_BYTES)} beside them",
+        ),
         (
             "bridge",
             f"{plan.bridge}, {plan.trainable_params:,} trainable parameters, {gib(plan.bridge_training_memory_bytes)} to train",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from latentwire.benchmarks.timing import count_flops
+from latentwire.bridges import bridge_config
+from latentwire.bridges.base import Bridge, BridgeEnds
 from latentwire.models import products
 from latentwire.models.products import FastLinear, plain_products, with_fast_products
+from latentwire.models.receiver import load_receiver
+from latentwire.models.sender import load_sender
 
 pytestmark = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")),
@@ -127,6 +132,24 @@ def test_only_linear_layers_change_and_their_weights_keep_their_names(monkeypatc
     assert type(with_fast_products(nn.Linear(8, 8, device="meta"))) is nn.Linear
     assert type(with_fast_products(nn.Linear(8, 8, dtype=torch.bfloat16))) is nn.Linear
     assert list(model.state_dict()) == names
+
+
+def test_what_is_loaded_multiplies_by_it(used: list[int], tmp_path: Path) -> None:
+    receiver = load_receiver("nano-mistral", device="cpu")
+    sender = load_sender("nano-llama", layer=1, device="cpu")
+    ends = BridgeEnds(sender_width=sender.width, receiver_width=receiver.width, receiver_rms=receiver.embedding_rms)
+    bridge_config({"name": "perceiver"}).build(ends).save_pretrained(tmp_path)
+    bridge = Bridge.from_pretrained(tmp_path)
+    for part in (receiver.model, sender.model, bridge):
+        linear = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
+        assert linear
+        assert all(type(layer) is FastLinear for layer in linear)
+    states = sender.read(["Maria left 47 apples in Lisbon. " * 20] * 2)
+    assert used
+    used.clear()
+    with torch.no_grad():
+        bridge(states)
+    assert used
 
 
 def test_it_pays_on_an_amd_processor_with_avx512_alone(monkeypatch: pytest.MonkeyPatch) -> None:
