@@ -1,8 +1,9 @@
 """Training rows per second: a step of the trainer against the paper's procedure, a named baseline with the same gradients.
 
 The baseline (``PaperStep``) does in every step what the published reference does: the whole sender runs on the batch and returns
-all of its hidden states, the receiver's weights keep their gradients, and the receiver computes logits at every position. Rows,
-bridge, loss, optimiser and number format are those of the trainer; a test holds their gradients together.
+all of its hidden states, the receiver's weights keep their gradients, which nothing clears, and logits and their cross-entropy are
+computed at every position. Rows, bridge, loss, optimiser and number format are those of the trainer; a test holds their gradients
+together.
 
 Shapes: B rows, S sender tokens, T receiver tokens, D_r receiver width.
 """
@@ -18,6 +19,7 @@ from tempfile import TemporaryDirectory
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from latentwire.benchmarks.bench_file import Ratio, TrainingCase, ratio_row
 from latentwire.benchmarks.pair import BenchPair
@@ -37,6 +39,8 @@ from latentwire.training.trainer import Trainer, make_optimiser
 #: rows per second over those of the paper's procedure at least
 NANO_LEAST, SIZED_LEAST = 3.0, 5.0
 _BATCHES = 8
+#: the label of a position at which nothing is predicted
+_NOTHING = -100
 
 
 class PaperStep:
@@ -60,35 +64,30 @@ class PaperStep:
 
     def loss(self, rows: Sequence[Example]) -> Tensor:
         """Mean over the rows of the mean cross-entropy of the answer's tokens, its end token included."""
-        model, weights = self.receiver.model, list(self.receiver.model.parameters())
-        for weight in weights:
-            weight.grad = None
-        model.requires_grad_(True)
+        # never taken back: the receiver's gradients add up from step to step, as in the paper's code
+        self.receiver.model.requires_grad_(True)
         texts = [row.sender_prompt for row in rows]
         soft = self.channel.taught(self.bridge(self._states(texts)), texts)
-        messages = self.receiver.messages(soft)
-        prefixes, answers, spread = [], [], []
-        for index, row in enumerate(rows):
+        prefixes, answers, positions = [], [], []
+        for index, (row, message) in enumerate(zip(rows, self.receiver.messages(soft), strict=True)):
             before, after = self.receiver.prompter.prefix_ids(row.receiver_prompt)
-            answers.append(self.receiver.answer_ids(row.receiver_prompt, row.answer))
-            pieces = [
-                self._embedded(before),
-                *messages[index],
-                self._embedded(after),
-            ]
-            prefixes.append(torch.cat([*pieces, self._embedded(answers[-1])]))
-            spread.append(soft.positions(len(prefixes[-1]), before=len(before), count=int(soft.mask[index].sum())))
-        longest = max(len(prefix) for prefix in prefixes)
-        embeddings = torch.stack([F.pad(prefix, (0, 0, 0, longest - len(prefix))) for prefix in prefixes])
-        lengths = torch.tensor([len(prefix) for prefix in prefixes], device=embeddings.device)
-        mask = torch.arange(longest, device=embeddings.device)[None, :] < lengths[:, None]
-        positions = torch.stack([F.pad(own, (0, longest - len(own))) for own in spread]).to(embeddings.device)
-        logits = model(inputs_embeds=embeddings, attention_mask=mask.long(), position_ids=positions).logits.float()
-        losses = []
-        for row, length, answer in zip(logits, lengths.tolist(), answers, strict=True):
-            wanted = torch.tensor(answer, device=row.device)
-            losses.append(F.cross_entropy(row[length - len(answer) - 1 : length - 1], wanted))
-        return torch.stack(losses).mean()
+            answers.append(torch.tensor(self.receiver.answer_ids(row.receiver_prompt, row.answer)))
+            text = self._embedded([*before, *after, *answers[-1].tolist()])
+            prefixes.append(torch.cat([text[: len(before)], *message, text[len(before) :]]))
+            positions.append(soft.positions(len(prefixes[-1]), before=len(before), count=int(soft.mask[index].sum())))
+        mask = pad_sequence([torch.ones(len(prefix), dtype=torch.long) for prefix in prefixes], batch_first=True)
+        logits = self.receiver.model(
+            inputs_embeds=pad_sequence(prefixes, batch_first=True),
+            attention_mask=mask.to(self.receiver.device),
+            position_ids=pad_sequence(positions, batch_first=True).to(self.receiver.device),
+        ).logits.float()
+        # what is predicted at each position: the next token of the answer, or nothing
+        wanted = torch.full(mask.shape, _NOTHING)
+        for own, answer, length in zip(wanted, answers, map(len, prefixes), strict=True):
+            own[length - len(answer) - 1 : length - 1] = answer
+        wanted = wanted.to(logits.device)
+        losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=_NOTHING, reduction="none").view_as(wanted)
+        return (losses.sum(dim=1) / (wanted != _NOTHING).sum(dim=1)).mean()
 
     def close(self) -> None:
         """Freezes the receiver again."""
@@ -96,6 +95,7 @@ class PaperStep:
         for weight in self.receiver.model.parameters():
             weight.grad = None
 
+    @torch.no_grad()
     def _embedded(self, ids: Sequence[int]) -> Tensor:
         return self.receiver.embed(torch.tensor(ids, dtype=torch.long, device=self.receiver.device))
 
