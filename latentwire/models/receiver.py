@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latentwire.errors import DataError, MismatchError
+from latentwire.models.attention import with_widened_attention
 from latentwire.models.batching import parts
 from latentwire.models.chat import Prompter, PromptStyle
 from latentwire.models.device import loading, pick_device, pick_dtype, placed
@@ -388,5 +389,5 @@ def load_receiver(
             source.location, output_loading_info=True, **arguments, **source.load_arguments()
         )
     check_loaded(source, model.get_decoder(), found)
-    model = with_fast_products(placed(freeze(model), chosen_device))
+    model = with_widened_attention(with_fast_products(placed(freeze(model), chosen_device)))
     return Receiver(source, model, device=chosen_device, dtype=chosen_dtype, prompt_style=prompt_style)
