@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -129,7 +130,8 @@ def pad_right(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) 
         ids = torch.tensor([list(rows[0])], dtype=torch.long, device=device)
         return ids, torch.ones_like(ids, dtype=torch.bool)
     length = max(len(row) for row in rows)
-    ids = torch.tensor([[*row, *[pad_id] * (length - len(row))] for row in rows], dtype=torch.long)
+    # numpy reads lists of lists several times as fast as torch
+    ids = torch.from_numpy(np.array([[*row, *[pad_id] * (length - len(row))] for row in rows], dtype=np.int64))
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(length)[None, :] < lengths[:, None]
     return ids.to(device), mask.to(device)
