@@ -1,6 +1,6 @@
 """What attentive bridges are made of: blocks of queries that read the sender's states, and position codes.
 
-Shapes: B rows, S sender tokens, Q queries.
+Shapes: B rows, S sender tokens, N real ones of all rows, Q queries.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from latentwire.errors import ConfigError
@@ -39,14 +39,15 @@ class ReadingBlock(nn.Module):
         states: Float[Tensor, "B S size"] | Float[Tensor, "N size"],
         mask: Bool[Tensor, "B S"],
         query_mask: Bool[Tensor, "B Q"] | None = None,
+        places: Int[Tensor, " N"] | None = None,
     ) -> Float[Tensor, "B Q size"]:
         """``mask`` and ``query_mask`` are True at what is real; without the second all queries are.
 
-        ``states``: of all places, or of the N real ones alone, row by row.
+        ``states``: of all places, or of the N real ones alone; ``places`` are theirs in the rows of the mask, one behind the other.
         """
         read = self.cross_kv(states)
-        if read.dim() == 2:
-            read = read.new_zeros(*mask.shape, read.shape[-1]).index_put(mask.nonzero(as_tuple=True), read)
+        if places is not None:
+            read = read.new_zeros(mask.numel(), read.shape[-1]).index_copy_(0, places, read).unflatten(0, mask.shape)
         k, v = read.chunk(2, dim=-1)
         queries = queries + self.cross_out(self._attend(self.cross_q(self.cross_norm(queries)), k, v, mask))
         q, k, v = self.self_qkv(self.self_norm(queries)).chunk(3, dim=-1)

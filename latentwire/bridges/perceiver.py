@@ -58,12 +58,14 @@ class PerceiverBridge(Bridge):
         self, states: Float[Tensor, "B S D_s"], mask: Bool[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B K D_r"], Bool[Tensor, "B K"]]:
         codes = sinusoids(mask.shape[1], self.config.hidden_size, mask.device)
+        places = None
         if mask.device.type == "cpu" and not mask.all():
             # nothing is computed of padding; an accelerator would first have to be asked where it is
-            states, codes = states[mask], codes.expand(*mask.shape, -1)[mask]
+            places = mask.flatten().nonzero()[:, 0]
+            states, codes = states.flatten(0, 1)[places], codes[places % mask.shape[1]]
         read = self.norm_states(self.project_in(self.norm_in(states)) + codes)
         queries = self.queries.expand(len(mask), -1, -1)
         for block in self.blocks:
-            queries = block(queries, read, mask)
+            queries = block(queries, read, mask, places=places)
         vectors = self.project_out(self.norm_out(queries))
         return vectors, torch.ones(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
