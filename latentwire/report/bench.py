@@ -151,7 +151,8 @@ def draw_bench(bench: Bench, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     run = bench["run"]
     names = f"{run['pair']['sender']['name']} → {run['pair']['receiver']['name']}"
-    figure.suptitle(f"{names}, {run['task']}, {run['hardware']['device']}, {run['threads']} thread(s)", x=0.01, ha="left")
+    threads = f"{run['threads']} thread{'' if run['threads'] == 1 else 's'}"
+    figure.suptitle(f"{names}, {run['task']} · {run['hardware']['name']}, {threads}", x=0.01, ha="left", fontsize=11)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
     pyplot.close(figure)
@@ -166,10 +167,12 @@ def _draw_methods(axis: Any, cases: list[LatencyCase]) -> None:
                 spread = [[times["median_ms"] - times["p25_ms"]], [times["p75_ms"] - times["median_ms"]]]
                 at = place + (index - (len(LABELS) - 1) / 2) * height
                 axis.barh([at], [times["median_ms"]], height, xerr=spread, color=colour, label=label if place == 0 else None)
+                said = f"{times['median_ms']:.3g}" if times["median_ms"] < 1000 else f"{times['median_ms']:,.0f}"
+                axis.annotate(said, (times["p75_ms"], at), (3, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_yticks(range(len(cases)), [case["case"] for case in cases])
     axis.invert_yaxis()
-    axis.set(xscale="log", xlabel="ms (median, quartiles)")
-    plain_logarithmic(axis.xaxis)
+    axis.set_xlabel("ms (median, quartiles)")
+    axis.margins(x=0.1)  # room for the numbers; bars begin at nothing all the same
     axis.set_title("Texts to answers", loc="left")
     axis.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.4, -0.13))
 
