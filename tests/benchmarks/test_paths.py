@@ -132,8 +132,14 @@ def test_the_papers_procedure_gives_the_same_gradients(
     baseline = PaperStep(pair, bridges[1], config)
     cosine, distance = compare_gradients(pair, trainer, baseline, pair.rows[:6])
     # the receiver's own weights get gradients too, as in the paper's code, and ours never do
-    assert all(weight.grad is not None for weight in pair.parts.receiver.model.parameters())
+    weights = list(pair.parts.receiver.model.parameters())
+    once = [weight.grad.clone() for weight in weights if weight.grad is not None]
+    assert len(once) == len(weights)
+    # and nothing clears them
+    baseline.loss(pair.rows[:6]).backward()
+    assert all(torch.allclose(weight.grad, 2 * before) for weight, before in zip(weights, once, strict=True))
     baseline.close()
+    assert all(weight.grad is None and not weight.requires_grad for weight in weights)
     assert cosine > 0.99999
     assert distance < 1e-3
 
