@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,15 @@ PREFLIGHT_FIRST = typer.Option(False, "--preflight", help="Check the place first
 PREFLIGHT = typer.Option(True, "--preflight/--no-preflight", help="Check the place before the first experiment.")
 DEVICE = typer.Option(None, "--device", help="cpu, mps, cuda or cuda:N; default: that of the suite.")
 JSON = typer.Option(False, "--json", help="Print JSON on stdout.")
+
+
+@app.callback()
+def _at_the_root() -> None:
+    """Experiments: plan a suite, run it, share it through git."""
+    here = Path.cwd()
+    root = next((folder for folder in here.parents if (folder / "latentwire" / "experiments").is_dir()), None)
+    if root is not None and not (here / "runs").is_dir():
+        raise UsageError(f"experiments stand in runs/ at the checkout's root; `cd {os.path.relpath(root)}` and run it again")
 
 
 @app.command("plan")

@@ -116,7 +116,7 @@ def _should_run(registry: Registry, flags: argparse.Namespace) -> int:
 
 
 def _start(registry: Registry, flags: argparse.Namespace) -> int:
-    if flags.lease_s <= 0:
+    if not 0 < flags.lease_s < float("inf"):
         raise UsageError(f"--lease-s {flags.lease_s:g} is no time; give seconds above 0")
     claim = registry.claim(
         flags.name, lease_s=flags.lease_s, gpu=flags.gpu, job_id=flags.job_id, log=_from_here(flags.log), pid=flags.pid

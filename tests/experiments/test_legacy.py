@@ -98,3 +98,18 @@ def test_a_number_that_is_none_hinders_nobody(registry: Registry) -> None:
     attempt = registry.experiment("old").last
     assert attempt is not None
     assert (attempt.state, attempt.metrics) == (State.COMPLETED, {"accuracy": 0.5})
+
+
+def test_names_that_become_alike_stay_apart(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "runs")
+    old = tmp_path / "old.json"
+    entries = {
+        "sst2/perceiver": {"status": "completed", "results": {"accuracy": 0.9}},
+        "sst2 perceiver": {"status": "failed", "error": "caf\udce9"},
+    }
+    old.write_text(json.dumps({"experiments": entries}))
+    for _ in range(2):
+        import_file(registry.layout, registry.note, old)
+    found = registry.experiments()
+    assert sorted(item.state.value for item in found.values()) == ["completed", "failed"]
+    assert [len(item.attempts) for item in found.values()] == [1, 1]

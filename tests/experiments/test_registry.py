@@ -13,6 +13,7 @@ import pytest
 
 from latentwire.errors import LatentWireError, StaleClaimError, UnknownNameError, UsageError
 from latentwire.experiments.registry import events as event_files
+from latentwire.experiments.registry.check import validate
 from latentwire.experiments.registry.model import ErrorClass, State
 from latentwire.experiments.registry.registry import Claim, Registry
 from tests.experiments.helping import claimed, completed, let_lease_run_out, plan, write_result
@@ -208,6 +209,59 @@ def test_a_result_from_before_the_mark_is_not_taken_for_the_new_one(registry: Re
     assert claim.fresh
     assert registry.complete(claim, result_file=None) is State.INVALID
     assert registry.experiment("a").reason == "the result file results.json is older than this attempt, which wrote none"
+
+
+@pytest.mark.parametrize("how", ["preempted", "failed"])
+def test_nor_by_the_attempt_that_goes_on_with_the_first_one_since(registry: Registry, how: str) -> None:
+    plan(registry, "a")
+    completed(registry, "a")
+    registry.mark_rerun("a", reason="a fault in the code")
+    first = claimed(registry, "a")
+    if how == "preempted":
+        registry.preempt(first)
+    else:
+        registry.fail(first, error="out of memory", error_class=ErrorClass.OOM, exit_code=1)
+    second = claimed(registry, "a")
+    assert (first.fresh, second.fresh) == (True, False)
+    assert registry.complete(second, result_file=None) is State.INVALID
+    registry.mark_rerun("a", reason="again")
+    third = claimed(registry, "a")
+    write_result(registry, "a", {"accuracy": 0.75})
+    assert registry.complete(third, result_file=None) is State.COMPLETED
+
+
+def test_what_a_checkout_left_before_the_mark_is_not_gone_on_with_because_another_has_begun(
+    registry: Registry, tmp_path: Path
+) -> None:
+    plan(registry, "a")
+    completed(registry, "a")
+    other = Registry(tmp_path / "other" / "runs", note=registry.note)
+    shutil.copytree(registry.layout.registry, other.layout.registry)
+    other.mark_rerun("a", reason="a fault in the code")
+    begun = claimed(other, "a")
+    assert begun.fresh
+    other.preempt(begun)
+    shutil.copytree(other.layout.registry, registry.layout.registry, dirs_exist_ok=True)
+    assert claimed(registry, "a").fresh
+
+
+def test_bytes_that_are_no_text_are_recorded_as_question_marks(registry: Registry) -> None:
+    plan(registry, "a")
+    registry.fail(claimed(registry, "a"), error="caf\udce9 broke", error_class=ErrorClass.UNKNOWN, exit_code=1)
+    registry.mark_rerun("a", reason="caf\udce9")
+    registry.refresh()
+    experiment = registry.experiment("a")
+    assert experiment.attempts[0].error == "caf? broke"
+    assert experiment.reason == "marked for re-run: caf?"
+
+
+def test_what_is_damaged_is_named_by_the_first_validation(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_files, "UNFINISHED_WAIT_S", 0.001)
+    plan(registry, "a")
+    completed(registry, "a")
+    (event,) = registry.layout.events("a").glob("*-completed-*")
+    event.write_bytes(event.read_bytes()[:40])
+    assert any("was cut or corrupt" in problem.what for problem in validate(registry))
 
 
 def test_neither_is_that_of_an_experiment_without_a_plan(registry: Registry) -> None:

@@ -99,7 +99,7 @@ def test_submit_says_what_to_do_without_sbatch(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["slurm", "submit", "configs/paper_nano.yaml", "--cluster", "generic"]) == 1
-    assert "sbatch runs/slurm/paper_nano.slurm configs/paper_nano.yaml" in capsys.readouterr().err
+    assert "run the same command in a clone on a login node of the cluster" in capsys.readouterr().err
     assert main(["slurm", "submit", "configs/paper_nano.yaml", "--dry-run"]) == 0
     assert "#SBATCH --gpus=1" in capsys.readouterr().out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from latentwire.experiments.exchange.collect import cap_log
 from latentwire.experiments.exchange.git import GitError
 from latentwire.experiments.exchange.sync import push_results, sync
 from latentwire.experiments.registry.check import validate
+from latentwire.experiments.registry.leases import process_identity
 from latentwire.experiments.registry.model import ErrorClass, State
 from latentwire.experiments.registry.registry import Registry
 from tests.experiments.helping import claimed, commit_code, completed, git, make_clones, plan, write_result
@@ -326,3 +328,32 @@ def test_outside_of_git_it_says_so(tmp_path: Path) -> None:
     plan(registry, "a")
     with pytest.raises(GitError, match="not a git repository"):
         push_results(registry, say=quiet)
+
+
+def test_the_lock_of_a_process_that_is_gone_is_broken_at_once(
+    pair: tuple[Registry, Registry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laptop, _ = pair
+    plan(laptop, "a")
+    with subprocess.Popen(["sleep", "60"]) as holder:
+        identity = process_identity(holder.pid)
+        laptop.layout.git_lock.parent.mkdir(parents=True, exist_ok=True)
+        laptop.layout.git_lock.write_text(json.dumps({"id": "0", "process": identity}))
+        monkeypatch.setattr(syncing, "LOCK_WAIT_S", 0.5)
+        if identity is not None:
+            with pytest.raises(LatentWireError, match="another command has been pushing results"):
+                push_results(laptop, say=quiet)
+        holder.kill()
+    if identity is None:
+        pytest.skip("this system has no /proc")
+    assert "pushed to" in push_results(laptop, say=quiet)
+    assert not laptop.layout.git_lock.exists()
+
+
+def test_results_behind_a_link_are_not_said_to_be_pushed(pair: tuple[Registry, Registry], tmp_path: Path) -> None:
+    laptop, _ = pair
+    (tmp_path / "scratch").mkdir()
+    laptop.layout.runs.symlink_to(tmp_path / "scratch")
+    plan(laptop, "a")
+    with pytest.raises(GitError, match="is a link, behind which git holds nothing"):
+        push_results(laptop, say=quiet)

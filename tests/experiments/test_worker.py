@@ -137,6 +137,18 @@ def test_out_of_memory_is_tried_again_with_the_batch_in_more_parts(registry: Reg
     assert [attempt.error_class for attempt in registry.experiment("large").attempts] == [ErrorClass.OOM, None]
 
 
+def test_a_mark_puts_the_batch_together_again(registry: Registry) -> None:
+    planned(
+        registry, "large", "import os; print('parts', os.environ.get('LATENTWIRE_BATCH_PARTS')); raise MemoryError('out of memory')"
+    )
+    for _ in range(2):
+        work(registry)
+        registry.mark_rerun("large", reason="mended")
+    attempts = registry.experiment("large").attempts
+    said = [registry.layout.absolute(attempt.log or "").read_text() for attempt in attempts]
+    assert [text.split("parts ")[1].split()[0] for text in said] == ["None", "2"] * 2
+
+
 def test_a_command_that_takes_too_long_has_failed(registry: Registry) -> None:
     planned(registry, "slow", "import time; time.sleep(60)")
     counts = work(registry, timeout_s=0.3, most=1)[0].counts

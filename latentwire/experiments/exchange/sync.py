@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from latentwire.errors import LatentWireError
@@ -20,6 +20,7 @@ from latentwire.experiments.exchange.git import Git, GitError
 from latentwire.experiments.exchange.merge import RunsMerge, set_aside, view_of
 from latentwire.experiments.registry.events import COMPLETED, note_on_stderr
 from latentwire.experiments.registry.layout import CORRUPT, Layout
+from latentwire.experiments.registry.leases import process_identity, process_is_gone
 from latentwire.experiments.registry.registry import Registry
 from latentwire.files import create_exclusively, write_bytes
 
@@ -63,6 +64,8 @@ def sync(registry: Registry, *, say: Say = note_on_stderr) -> str:
 
 def _exchange(registry: Registry, *, take_code: bool, say: Say) -> str:
     git = Git(registry.layout.root)
+    if registry.layout.runs.is_symlink():
+        raise GitError(f"{str(registry.layout.runs)!r} is a link, behind which git holds nothing; make it a folder of the checkout")
     with _alone(registry):
         registry.reap()
         collect(registry.layout, registry.experiments().values())
@@ -72,6 +75,8 @@ def _exchange(registry: Registry, *, take_code: bool, say: Say) -> str:
             if attempt:
                 time.sleep(min(MOST_PAUSE_S, FIRST_PAUSE_S * 2**attempt) * random.uniform(0.5, 1.5))
             try:
+                with suppress(FileNotFoundError):
+                    os.utime(registry.layout.git_lock)
                 files += _commit_runs(git, registry, say)
                 done = _integrate(git, registry, upstream, take_code=take_code) if upstream else "no remote, so nothing was pushed"
             except _TryAgainError as error:
@@ -234,12 +239,16 @@ def _push(git: Git, upstream: Upstream, commit: str) -> str:
 
 @contextmanager
 def _alone(registry: Registry) -> Iterator[None]:
-    """One exchange at a time in a checkout. A lock whose holder was killed is broken after a quarter of an hour."""
-    layout, token = registry.layout, json.dumps({"id": os.urandom(8).hex(), "pid": os.getpid()})
+    """One exchange at a time in a checkout.
+
+    A lock whose holder was killed is broken, on its machine at once, elsewhere after a quarter of an hour.
+    """
+    layout, token = registry.layout, json.dumps({"id": os.urandom(8).hex(), "process": process_identity(os.getpid())})
     give_up_s = time.monotonic() + LOCK_WAIT_S
     while not create_exclusively(layout.git_lock, token, temporary_folder=layout.temporary):
         try:
-            if registry.leases.now_s() - layout.git_lock.stat().st_mtime > LOCK_AGE_S:
+            gone = process_is_gone(_holder(layout.git_lock.read_text(encoding="utf-8")))
+            if gone or registry.leases.now_s() - layout.git_lock.stat().st_mtime > LOCK_AGE_S:
                 os.replace(layout.git_lock, layout.temporary / f"broken-{os.urandom(8).hex()}.tmp")
                 continue
         except FileNotFoundError:
@@ -250,4 +259,15 @@ def _alone(registry: Registry) -> Iterator[None]:
     try:
         yield
     finally:
-        layout.git_lock.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if layout.git_lock.read_text(encoding="utf-8") == token:  # nobody has broken it
+                layout.git_lock.unlink()
+
+
+def _holder(token: str) -> str | None:
+    """The process that holds the lock, where that is known."""
+    try:
+        found = json.loads(token).get("process")
+    except (ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None

@@ -24,8 +24,9 @@ class Problem:
 
 def validate(registry: Registry) -> list[Problem]:
     """Everything found: corrupt files, results that are gone or changed, runs that failed, were lost or are invalid."""
+    experiments = registry.experiments()  # reading them sets aside what is damaged
     found = [_corrupt(path) for path in sorted(registry.layout.registry.rglob(f"*{CORRUPT}"))]
-    for name, experiment in registry.experiments().items():
+    for name, experiment in experiments.items():
         problem = _result_problem(registry, experiment) if experiment.state is State.COMPLETED else None
         if experiment.state in (State.FAILED, State.LOST, State.INVALID):
             reason = experiment.reason

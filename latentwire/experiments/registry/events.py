@@ -54,7 +54,9 @@ class Event:
 
     def text(self) -> str:
         head = {"kind": self.kind, "generation": self.generation, "id": self.id, "owner": self.owner, "time": self.time}
-        return json.dumps({**head, "data": self.data}, ensure_ascii=False, allow_nan=False, sort_keys=True) + "\n"
+        text = json.dumps({**head, "data": self.data}, ensure_ascii=False, allow_nan=False, sort_keys=True) + "\n"
+        # bytes of a log that are no UTF-8 come as half characters, which no file takes
+        return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def new_event(kind: str, generation: int, *, owner: str = "", data: Mapping[str, Any] | None = None) -> Event:

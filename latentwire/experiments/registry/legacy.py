@@ -98,6 +98,9 @@ def _import(layout: Layout, note: Note, old_name: str, entry: Mapping[str, Any])
     name = safe_name(old_name)
     owner = f"imported-{digest(old_name, json.dumps(entry, sort_keys=True, default=str))[:16]}"
     events = read_events(layout.events(name), note=note)
+    if any(event.owner.startswith("imported-") and event.data.get("imported_name", name) != old_name for event in events):
+        name = f"{name}-{digest(old_name)[:8]}"  # two old names that have become alike
+        events = read_events(layout.events(name), note=note)
     if any(event.owner == owner for event in events):
         return
     known, rest = _split(entry)
@@ -170,7 +173,8 @@ def _result_path(layout: Layout, name: str, known: Mapping[str, Any]) -> Path | 
 
 def _loaded(text: str) -> Any:
     """JSON as old registries wrote it: a number that is none (NaN, Infinity) becomes null, which JSON has."""
-    return json.loads(text, parse_constant=lambda word: None)
+    content = json.loads(text, parse_constant=lambda word: None)
+    return json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))  # half characters become question marks
 
 
 def _values(content: Any) -> list[Any]:

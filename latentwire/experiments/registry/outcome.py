@@ -59,7 +59,10 @@ def stamp(path: Path) -> tuple[int, int] | None:
 
 def finite(value: object) -> bool:
     """Whether it is a number that can be a result."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def _metrics(content: Any) -> dict[str, float]:

@@ -36,7 +36,7 @@ CHECK_FAILED = 3
 class Claim:
     """The right to work on one attempt.
 
-    ``fresh``: a mark or another config has superseded all earlier attempts; what they left must not be gone on with.
+    ``fresh``: a mark or another config has superseded all attempts of this checkout; what they left must not be gone on with.
     """
 
     name: str
@@ -176,7 +176,7 @@ class Registry:
         write_event(self.layout, name, new_event(kinds.START, generation, owner=lease.owner, data=start))
         if self.leases.is_closed(name, generation):  # slower than its own lease
             return None
-        return Claim(name, generation, lease.owner, lease_s, fresh=_is_fresh(folded))
+        return Claim(name, generation, lease.owner, lease_s, fresh=self._is_fresh(folded))
 
     def heartbeat(self, claim: Claim) -> None:
         """Says that the work goes on. Raises ``StaleClaimError`` where another has taken over."""
@@ -353,13 +353,26 @@ class Registry:
         """The lease and what the start event says."""
         earlier = (attempt.result_file for attempt in reversed(folded.experiment.attempts) if attempt.result_file)
         result = folded.plan.get("result_file") or next(earlier, None)
-        before = stamp(self.layout.absolute(result)) if result and _is_fresh(folded) else None
+        if self._is_fresh(folded):
+            before = stamp(self.layout.absolute(result)) if result else None
+        else:
+            # what was there before the first attempt since the mark is no result of those that go on with it either
+            began = (self.leases.read(folded.experiment.name, attempt.generation) for attempt in self._own(folded.standing, folded))
+            before = next((lease.before for lease in began if lease is not None), None)
         job, host, owner = job or job_id(), os.uname().nodename, os.urandom(16).hex()
         pid = os.getpid() if pid is None else pid
         process = process_identity(pid) if pid else None
         lease = Lease(owner, float(lease_s), host, job, job_restarts() if job == job_id() else 0, process, before)
         log = self.layout.relative(log) if log else None
         return lease, {"host": host, "job_id": job, "gpu": gpu, "pid": pid or None, "log": log, "place": self.leases.place()}
+
+    def _own(self, attempts: Sequence[Attempt], folded: Folded) -> list[Attempt]:
+        """Those of this checkout."""
+        return [attempt for attempt in attempts if folded.starts.get(attempt.owner, {}).get("place") == self.leases.place()]
+
+    def _is_fresh(self, folded: Folded) -> bool:
+        """Whether a mark or another config has superseded attempts, and none of this checkout has begun anew since."""
+        return len(folded.standing) < len(folded.experiment.attempts) and not self._own(folded.standing, folded)
 
     def _check_mine(self, claim: Claim) -> Lease | None:
         lease = self.leases.read(claim.name, claim.generation)
@@ -411,10 +424,6 @@ class Registry:
 
     def _stale(self, claim: Claim, why: str) -> StaleClaimError:
         return StaleClaimError(f"experiment {claim.name}, attempt {claim.generation}: {why}; stop its work, nothing was recorded")
-
-
-def _is_fresh(folded: Folded) -> bool:
-    return bool(folded.experiment.attempts) and not folded.standing
 
 
 def _metric_problem(metrics: Mapping[str, float]) -> str | None:

@@ -41,7 +41,8 @@ def view_entry(experiment: Experiment, deciding: Attempt | None) -> dict[str, An
 
 def view_line(experiment: Experiment, deciding: Attempt | None) -> bytes:
     """``"name": {…}`` on one line, in UTF-8: of ten thousand lines nobody wants to decode more than those shown."""
-    return f"{json.dumps(experiment.name)}: {json.dumps(view_entry(experiment, deciding), ensure_ascii=False)}".encode()
+    said = json.dumps(view_entry(experiment, deciding), ensure_ascii=False)
+    return f"{json.dumps(experiment.name)}: {said}".encode("utf-8", "replace")
 
 
 def entry_of(line: bytes) -> dict[str, Any]:

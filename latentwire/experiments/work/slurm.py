@@ -6,7 +6,6 @@ Nothing here knows a cluster: account, partition, folders and sizes are data (``
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 from pathlib import Path
 
@@ -109,7 +108,7 @@ def submit(script: str, config: str, *, folder: Path) -> str:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise LatentWireError(f"there is no sbatch here; on a login node of the cluster run: {shlex.join(command)}") from None
+        raise LatentWireError("there is no sbatch here; run the same command in a clone on a login node of the cluster") from None
     if done.returncode:
         raise LatentWireError(
             f"sbatch refused: {' '.join(done.stderr.split())}; change it with --account, --partition, --gpus, --time"

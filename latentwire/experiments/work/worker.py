@@ -262,7 +262,9 @@ class Worker:
             environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         if self.settings.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.settings.gpu
-        failed = [attempt.error_class for attempt in item.attempts if attempt.error_class is not None]
+        # those before a mark or another config do not count: the cause may be mended
+        standing = self.registry.folded()[item.name].standing
+        failed = [attempt.error_class for attempt in standing if attempt.error_class is not None]
         halvings = sum(FOLLOWS[error_class] is Action.SMALLER_BATCH for error_class in failed)
         if halvings:
             # the same batch in more parts: less memory, the same gradient, so the result is still that of the config
