@@ -124,10 +124,10 @@ class LimitEntry(Schema):
         return {**self.model_dump(mode="json"), **computed}
 
 
-def read_limits(path: Path | None = None) -> list[LimitEntry]:
-    """All entries. Raises ``ArtefactError`` where the file is cut or of another schema; one that is missing has none."""
+def read_limits(path: Path | None = None, *, missing_is_empty: bool = True) -> list[LimitEntry]:
+    """All entries. Raises ``ArtefactError`` where the file is cut, of another schema or, unless told otherwise, missing."""
     path = path or LIMITS_FILE
-    if not path.is_file():
+    if missing_is_empty and not path.exists():
         return []
     content = read_json(path, what="limits file")
     if (
@@ -178,6 +178,10 @@ def entries_of(location: Path, *, command: str | None = None) -> tuple[list[Limi
     """
     path = location / RESULTS_FILE if location.is_dir() else location
     results = read_results(path)
+    if any(row["split"] != "test" for row in results["rows"]):
+        raise DataError(
+            f"{str(path)!r} holds scores of validation rows, which chose the bridge; run `latentwire eval` without --split"
+        )
     # another method that gives one answer to all rows says nothing against the bridge
     decisive = [row for row in results["rows"] if row["method"].startswith("bridge:") or row["method"] == "receiver_text"]
     left_out = {row["task"]: row["problems"][0] for row in decisive if row["problems"]}

@@ -29,7 +29,8 @@ from latentwire.bridges.base import Bridge
 from latentwire.config import ARTEFACT_FOLDER, STAGE_ONE, RunConfig
 from latentwire.data.plain_text import PlainText
 from latentwire.data.readers import read_task
-from latentwire.data.task import load_task
+from latentwire.data.task import load_task, task_names
+from latentwire.data.task_config import TaskVariant
 from latentwire.errors import DataError, UsageError
 from latentwire.evaluation.controls import derangement
 from latentwire.evaluation.run import load_parts, saved_config
@@ -126,11 +127,12 @@ def read_texts(source: str, request: RecallRequest, config: RunConfig, parts: Pa
         DataError: fewer than two.
     """
     path = Path(source).expanduser()
-    if path.is_dir() or path.suffix == ".txt":
+    if source not in task_names() and path.suffix not in (".yaml", ".yml") and path.exists():
         plain, rng = PlainText(path), Random(f"recall:{request.seed}")
         found = [plain.excerpt(rng, CHARACTERS_PER_TOKEN * request.most_tokens, held_out=True) for _ in range(request.rows)]
     else:
-        task = load_task(source, config.variant)
+        # what the receiver is taught plays no part here
+        task = load_task(source, TaskVariant(sender_sees=config.variant.sender_sees))
         read = read_task(task, request.split, data_dir=request.data_dir or config.data.data_dir, max_rows=request.rows)
         found = [example.sender_prompt for example in read.examples]
     texts = [parts.sender.prompter.first(" ".join(text.split()), request.most_tokens).strip() for text in found]

@@ -103,6 +103,8 @@ def guarded(run: Any) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return _fail(f"no file has so long a name: {str(error.filename)[:60]!r}…; give a name or a path", 2)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         return _fail(f"{error.strerror}: {error.filename or 'while writing'}; free space or choose another folder", 1)

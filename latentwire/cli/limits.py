@@ -32,7 +32,7 @@ def list_limits(file: Path | None = FILE, as_json: bool = JSON) -> None:
     """Every measured case with its verdict."""
     from latentwire.analysis.limits import read_limits
 
-    entries = read_limits(file)
+    entries = read_limits(file, missing_is_empty=file is None)
     if as_json:
         emit_json([entry.as_dict() for entry in entries])
     elif not entries:
@@ -68,7 +68,7 @@ def page(out: Path = OUT, file: Path | None = FILE) -> None:
     from latentwire.analysis.limits import limits_page, read_limits
     from latentwire.files import write_text
 
-    write_text(out, limits_page(read_limits(file)))
+    write_text(out, limits_page(read_limits(file, missing_is_empty=file is None)))
     say(f"page in {out}")
 
 

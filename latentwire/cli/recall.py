@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from latentwire.cli.console import DEVICE, emit_json, say, watching
+from latentwire.cli.console import DEVICE, emit_json, listed, say, watching
 from latentwire.errors import UsageError
 
 RUNS = typer.Argument(help="Run folders with trained bridges, for example runs/demo; several give one figure.", show_default=False)
@@ -44,7 +44,7 @@ def recall(
 
     if out is not None and len(runs) > 1:
         raise UsageError(f"--out {str(out)!r} would take the files of {len(runs)} runs; leave it out, or measure them one by one")
-    sources = tuple(filter(None, (part.strip() for part in (texts or "").split(","))))
+    sources = tuple(listed(texts, "--texts"))
     measured = []
     for run in runs:
         request = RecallRequest(

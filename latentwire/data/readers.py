@@ -253,7 +253,7 @@ def _folder_label_names(task: Task, folder: Path) -> list[str] | None:
     if not path.is_file():
         raise DataError(f"task {task.name!r}: label names {str(path)!r} are missing")
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise DataError(f"task {task.name!r}: label names {str(path)!r} are not JSON ({error}); fetch them again") from None
     if isinstance(content, dict):

@@ -11,6 +11,8 @@ from latentwire.errors import ConfigError
 from latentwire.schema import Schema
 
 _HOLE = re.compile(r"\{([\w.]+)\}")
+#: with blanks in it, which is a slip
+_NEARLY_A_HOLE = re.compile(r"\{(?=\s|[\w.]+\s)\s*[\w.]+\s*\}")
 _RECEIVER_PROMPTS = ("receiver_prompt", "receiver_prompt_aware", "receiver_prompt_options")
 
 
@@ -143,6 +145,11 @@ class TaskConfig(Schema):
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> TaskConfig:
+        for key in ("sender_prompt", *_RECEIVER_PROMPTS):
+            if (odd := _NEARLY_A_HOLE.search(getattr(self, key) or "")) is not None:
+                raise ValueError(f"{key} has {odd[0]!r}, which is sent as it is; write {{{odd[0][1:-1].strip()}}} for the field")
+        if not holes(self.sender_prompt):
+            raise ValueError("sender_prompt has no hole, so all rows read alike; name a field of the rows, for example {text}")
         for key in _RECEIVER_PROMPTS:
             if (template := getattr(self, key)) is not None and template.count("{message}") != 1:
                 raise ValueError(f"{key} needs the hole {{message}} exactly once")

@@ -95,7 +95,9 @@ def write_results(path: Path, run: RunInfo, rows: list[ResultRow]) -> Results:
 def read_results(path: Path) -> Results:
     """Raises ``ArtefactError`` where the file is missing, cut or of another schema."""
     content = read_json(path, what="result file")
-    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(content, dict) or not {"schema_version", "rows"} <= set(content):
+        raise ArtefactError(f"{str(path)!r} is no result file; give the run folder, or the results.json in it")
+    if content.get("schema_version") != SCHEMA_VERSION:
         raise ArtefactError(
             f"result file {str(path)!r} is not of schema {SCHEMA_VERSION}; delete it and run `latentwire eval` again"
         )

@@ -49,11 +49,11 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         rf"(?:\"(?P<a>[^\"\n]{{1,{MOST_QUOTED_CHARACTERS}}})\"|“(?P<b>[^”\n]{{1,{MOST_QUOTED_CHARACTERS}}})”"
         rf"|«(?P<c>[^»\n]{{1,{MOST_QUOTED_CHARACTERS}}})»|(?<!\w)[‘'](?P<d>[^’'\n]{{1,{MOST_QUOTED_CHARACTERS}}})[’'](?!\w))"
     ),
+    "address": re.compile(r"\b(?:https?://|www\.)[^\s<>\"]*[\w/]|\b[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"),
     "date": re.compile(
         rf"\b(?:\d{{4}}-\d{{1,2}}-\d{{1,2}}{_TIME}?|\d{{1,2}}[/.]\d{{1,2}}[/.]\d{{2,4}}|{_DAY}(?: of)? {_MONTH}(?:,? \d{{4}})?"
         rf"|{_MONTH} {_DAY}(?:, \d{{4}})?|{_MONTH} \d{{4}})(?!\w)"
     ),
-    "address": re.compile(r"\b(?:https?://|www\.)[^\s<>\"]*[\w/]|\b[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"),
     "symbols": re.compile(r"(?<!\w)\w(?: \w){2,}(?![\w'’])"),
     "number": re.compile(
         rf"(?<![\w.])(?<!\w[-/_])(?:[-+−±]?[$€£¥]\s?|[-+−±])?\d+(?:[,.:/–-]\d+)*(?:(?:st|nd|rd|th)?(?!\w)(?:\s?{_UNIT})?|{_UNIT})"

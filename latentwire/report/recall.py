@@ -66,15 +66,19 @@ def draw_recall(recalls: Sequence[Recall], path: Path) -> None:
     for column, source in enumerate(sources):
         axes[0][column].set_title(Path(source).stem)
         for row, (key, label) in enumerate(measures):
-            own = [point for point in points if point["source"] == source]
-            _draw(axes[row][column], own, key)
+            found = [point for point in points if point["source"] == source]
+            _draw(axes[row][column], found, key)
             if key.endswith("_written"):
-                _draw(axes[row][column], own, key.replace("_written", "_spelled"), only="message", style="--", note=" (spelled)")
+                _draw(axes[row][column], found, key.replace("_written", "_spelled"), only="message", style="--", note=" (spelled)")
             axes[row][column].set_ylabel(label if column == 0 else "")
     for axis in axes[-1]:
         axis.set_xlabel("soft tokens per sender token")
-    handles, labels = axes[1][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    # a source without numbers, or without entities, leaves panels empty
+    handles: dict[str, Any] = {}
+    for axis in axes.flat:
+        own, labels = axis.get_legend_handles_labels()
+        handles.update({label: handle for label, handle in zip(labels, own, strict=True) if label not in handles})
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=max(1, len(handles)), frameon=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lstrip(".") or "png", dpi=120)
     pyplot.close(figure)

@@ -136,6 +136,16 @@ def test_files_without_the_receiver_reading_the_text_are_refused(tmp_path: Path)
         entries_of(path)
     with pytest.raises(ArtefactError, match="does not exist"):
         entries_of(tmp_path / "nowhere.json")
+    # a config that is given by mistake must not be deleted on advice
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ArtefactError, match=r"is no result file; give the run folder"):
+        entries_of(tmp_path / "config.json")
+    results = json.loads(DEMO.read_text())
+    for row in results["rows"]:
+        row["split"] = "validation"
+    path.write_text(json.dumps(results))
+    with pytest.raises(DataError, match="scores of validation rows"):
+        entries_of(path)
 
 
 def test_seeds_join_their_entry_and_are_replaced_when_measured_again(tmp_path: Path) -> None:

@@ -127,6 +127,10 @@ def test_mistakes_are_named(stage_one: Path, tmp_path: Path) -> None:
         measure_recall(RecallRequest(tmp_path))
     with pytest.raises(DataError, match="no plain text"):
         measure_recall(RecallRequest(stage_one, texts=[str(tmp_path)]))
+    (tmp_path / "notes.md").write_text("".join(f"On day {day} the ship was {7 * day} miles out.\n" for day in range(20_000)))
+    measured = measure_recall(RecallRequest(stage_one, texts=[str(tmp_path / "notes.md")], rows=4, out=tmp_path / "recalled"))
+    assert len(measured["points"]) == 3
+    (tmp_path / "notes.md").unlink()
     (tmp_path / "control_tokens.safetensors").write_bytes(b"cut")
     with pytest.raises(ArtefactError, match="pretrain the bridge again"):
         control_tokens(tmp_path, "repeat")

@@ -213,6 +213,12 @@ def test_a_row_that_no_cut_makes_fit_is_named_and_the_others_are_checked(tmp_pat
     assert "limits.cut" in found.mend
 
 
+def test_of_two_rows_of_one_id_one_may_not_fit(tmp_path: Path) -> None:
+    rows = [*plain_rows(), {"text": "word " * 3000, "answer": "1", "id": plain_rows()[0].get("id", "train-0")}]
+    found = checks_of(posed(open_task(tmp_path, rows), tmp_path))["prompts"]
+    assert found.status == "fail"
+
+
 def test_options_that_are_one_for_the_receiver_are_found(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_rows(tmp_path, [{"text": f"number {index}", "label": index % 2} for index in range(12)], split)

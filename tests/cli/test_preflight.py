@@ -172,8 +172,10 @@ def test_a_run_of_several_tasks_asks_which(run: Path, tmp_path: Path, capsys: py
 
 def test_limits_are_added_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, page = tmp_path / "limits.json", tmp_path / "limits.md"
-    assert main(["limits", "--file", str(data)]) == 0
-    assert "nothing is measured yet" in capsys.readouterr().err
+    for command in (["limits"], ["limits", "list"], ["limits", "page", "--out", str(page)]):
+        assert main([*command, "--file", str(data)]) == 1
+        assert "does not exist" in capsys.readouterr().err
+    assert not page.exists()
     demo = str(ROOT / "docs" / "data" / "demo_results.json")
     assert (
         main(["limits", "add", str(ROOT / "docs" / "data" / "trec_compare.json"), demo, "--command", "x", "--file", str(data)]) == 1
@@ -191,8 +193,9 @@ def test_limits_are_added_shown_and_written(tmp_path: Path, capsys: pytest.Captu
 
 def test_of_another_bridge_than_the_runs_nothing_is_known(run: Path, tmp_path: Path) -> None:
     assert subject(str(run)).run_folder == subject(str(run / "bridge")).run_folder == run
-    changed = subject(str(run), overrides=["bridge.hidden_size=32"])
-    assert (changed.run_folder, changed.artefact) == (None, None)
+    for override in ("bridge.hidden_size=32", "bridge={name: linear}"):
+        changed = subject(str(run), overrides=[override])
+        assert (changed.run_folder, changed.artefact) == (None, None)
 
 
 def test_a_run_may_be_called_bridge(run: Path, tmp_path: Path) -> None:

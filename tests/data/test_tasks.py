@@ -297,6 +297,8 @@ def test_unknown_task_suggests_the_nearest(name: str, suggestion: str) -> None:
         ({"receiver_prompt": "Answer:"}, r"mine.yaml': receiver_prompt needs the hole \{message\} exactly once$"),
         ({"source": {"generated": "code8", "folder": "x"}}, r"source = .* does not fit: give either `generated`, or"),
         ({"source": {}}, r"source = .* does not fit: give either `generated`, or"),
+        ({"sender_prompt": "Text: {text }"}, r"sender_prompt has '\{text \}', which is sent as it is; write \{text\}"),
+        ({"sender_prompt": "Text:"}, r"sender_prompt has no hole, so all rows read alike"),
     ],
 )
 def test_bad_task_file_is_one_line_that_names_the_key(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

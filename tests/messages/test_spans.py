@@ -92,3 +92,7 @@ def test_time_stamps_and_sums_stay_whole() -> None:
         "2024-03-12T10:30", "2024-03-12T10:30:15.25+01:00",
     ]  # fmt: skip
     assert find_spans("we paid 1.200,50 € for it") == ["1.200,50 €"]
+
+
+def test_a_date_inside_an_address_is_sent_once() -> None:
+    assert find_spans("it stands at https://example.com/2024-03-12/page now") == ["https://example.com/2024-03-12/page"]

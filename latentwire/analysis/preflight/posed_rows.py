@@ -86,6 +86,7 @@ def _fitting(task: Task, rows: TaskRows, sender: Prompter, receiver: Prompter, t
     longest = max((tokens.get(row.id, 0) for row in tried), default=0)
     roomy.config = task.config.model_copy(update={"max_new_tokens": max(longest, min(task.config.max_new_tokens, most))})
     refused: list[tuple[str, str]] = []
+    whole: list[Example] = []
     fitted: list[Example] = []
     cuts: list[Cut] = []
 
@@ -100,10 +101,10 @@ def _fitting(task: Task, rows: TaskRows, sender: Prompter, receiver: Prompter, t
             fit(part[: len(part) // 2])
             fit(part[len(part) // 2 :])
             return
+        whole.extend(part)
         fitted.extend(done.examples)
         cuts.extend(done.cuts)
 
     if tried:
         fit(tried)
-    kept = {row.id for row in fitted}
-    return Fitting(tuple(row for row in tried if row.id in kept), tuple(fitted), tuple(cuts), tuple(refused))
+    return Fitting(tuple(whole), tuple(fitted), tuple(cuts), tuple(refused))

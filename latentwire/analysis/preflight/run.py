@@ -214,7 +214,8 @@ def _from_folder(location: str, tasks: Sequence[str], overrides: Sequence[str]) 
     folder = run_folder_of(folder)
     if is_run(folder):
         config, artefact = load_config(folder / CONFIG_FILE, overrides), folder / ARTEFACT_FOLDER
-        if any(item.startswith("bridge.") for item in overrides):  # another bridge, of which the run knows nothing
+        # another bridge, of which the run knows nothing
+        if any(item.partition("=")[0].split(".")[0].strip() == "bridge" for item in overrides):
             return Subject(config)
         return Subject(config, folder, str(artefact) if (artefact / WEIGHTS_FILE).is_file() else None)
     if folder.is_dir() and not (folder / ARTEFACT_CONFIG).is_file():
