@@ -230,3 +230,10 @@ def test_plan_lists_and_dry_run_registers_nothing(
     assert "experiments worker configs/paper_nano.yaml" in shown.err
     assert main(["experiments", "status", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["pending"] == len(listed)
+
+
+def test_a_folder_inside_the_checkout_is_not_its_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT / "docs")
+    assert main(["experiments", "status"]) == 2
+    assert "`cd ..` and run it again" in capsys.readouterr().err
+    assert not (ROOT / "docs" / "runs").exists()
