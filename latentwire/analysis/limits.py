@@ -178,9 +178,9 @@ def entries_of(location: Path, *, command: str | None = None) -> tuple[list[Limi
     """
     path = location / RESULTS_FILE if location.is_dir() else location
     results = read_results(path)
-    if any(row["split"] != "test" for row in results["rows"]):
+    if other := next((row["split"] for row in results["rows"] if row["split"] != "test"), None):
         raise DataError(
-            f"{str(path)!r} holds scores of validation rows, which chose the bridge; run `latentwire eval` without --split"
+            f"{str(path)!r} holds scores of {other} rows, which the bridge has met; run `latentwire eval` without --split"
         )
     # another method that gives one answer to all rows says nothing against the bridge
     decisive = [row for row in results["rows"] if row["method"].startswith("bridge:") or row["method"] == "receiver_text"]

@@ -9,29 +9,31 @@ Shapes: B rows, H heads, G heads of keys and values, T positions of one pass, `a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+Model = TypeVar("Model", bound=nn.Module)
 #: the name under which transformers knows it
 WIDENED = "latentwire_widened_sdpa"
 _HALF = (torch.bfloat16, torch.float16)
 
 
-def with_widened_attention(model: Any) -> Any:
+def with_widened_attention(model: Model) -> Model:
     """The model of transformers, in place, with attention in float32 wherever gradients lead through it in half precision.
 
     For models on a CPU whose attention is torch's ``scaled_dot_product_attention``; others are left alone.
     """
-    if model.device.type == "cpu" and model.dtype in _HALF and model.config._attn_implementation == "sdpa":
+    whole: Any = model
+    if whole.device.type == "cpu" and whole.dtype in _HALF and whole.config._attn_implementation == "sdpa":
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import sdpa_mask
 
         AttentionInterface.register(WIDENED, _widened)
         AttentionMaskInterface.register(WIDENED, sdpa_mask)
-        model.set_attn_implementation(WIDENED)
+        whole.set_attn_implementation(WIDENED)
     return model
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from latentwire.analysis.message_views import nearest_ids, readable_ids
 from latentwire.analysis.recall import Asker, RecallRequest, facts_of, measure_recall, share_found
@@ -14,7 +16,7 @@ from latentwire.errors import ArtefactError, DataError, UsageError
 from latentwire.files import read_json
 from latentwire.models.receiver import Receiver, load_receiver
 from latentwire.models.soft_tokens import SoftTokens
-from latentwire.report.recall import _rate
+from latentwire.report.recall import _rate, draw_recall
 from latentwire.training.pretraining import control_tokens, prepare_texts
 from latentwire.training.run import train_run
 from tests.training.test_pretraining import small_config as stage_one_config
@@ -108,6 +110,23 @@ def test_a_task_run_is_asked_in_words_about_its_own_contexts(tmp_path: Path) -> 
     found = measure_recall(RecallRequest(tmp_path, rows=5))
     assert found["run"]["asked_by"] == "words"
     assert {point["source"] for point in found["points"]} == {"tinyworld_record1"}
+    # how the run was taught says nothing about what can be recalled
+    config = tmp_path / "config.json"
+    content = json.loads(config.read_text())
+    content["config"]["variant"]["target"] = "solution"
+    config.write_text(json.dumps(content))
+    again = measure_recall(RecallRequest(tmp_path, texts=["tinyworld_record1"], rows=5, out=tmp_path / "again"))
+    assert again["points"] == found["points"]
+
+
+def test_the_legend_stands_below_whatever_the_first_source_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_run(small_config(tmp_path, task="tinyworld_topic", training={"steps": 2, "batch_size": 4, "warmup_steps": 0}))
+    found = measure_recall(RecallRequest(tmp_path, rows=5))
+    assert all(point["numbers_written"] is None for point in found["points"])
+    shown: list[str] = []
+    monkeypatch.setattr(Figure, "legend", lambda self, handles, labels, **settings: shown.extend(labels))
+    draw_recall([found], tmp_path / "recall.png")
+    assert len(shown) >= 3
 
 
 def test_points_agree_with_their_types(stage_one: Path, texts: Path) -> None:

@@ -214,9 +214,11 @@ def test_a_row_that_no_cut_makes_fit_is_named_and_the_others_are_checked(tmp_pat
 
 
 def test_of_two_rows_of_one_id_one_may_not_fit(tmp_path: Path) -> None:
-    rows = [*plain_rows(), {"text": "word " * 3000, "answer": "1", "id": plain_rows()[0].get("id", "train-0")}]
-    found = checks_of(posed(open_task(tmp_path, rows), tmp_path))["prompts"]
-    assert found.status == "fail"
+    task = open_task(tmp_path, plain_rows(), kind="span", metrics=["exact_match"])
+    rows = [{**row, "id": f"train-{index}"} for index, row in enumerate(plain_rows())]
+    write_rows(tmp_path, [*rows, {"text": "word " * 3000, "answer": "1", "id": "train-0"}], "train")
+    found = checks_of(posed(task, tmp_path))
+    assert (found["rows"].status, found["prompts"].status) == ("fail", "fail")
 
 
 def test_options_that_are_one_for_the_receiver_are_found(tmp_path: Path) -> None:

@@ -340,6 +340,7 @@ def test_a_command_without_resume_says_how_it_goes_on() -> None:
         (["train", "configs"], "is a folder"),
         (["tasks", "show", "tinyworld_topic", "--row", "5000000"], "is too far"),
         (["demo", "--rows", "0"], "--rows"),
+        (["train", "a text pasted for a name " * 20], "no file has so long a name"),
     ],
 )
 def test_what_names_nothing_is_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

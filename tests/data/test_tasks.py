@@ -95,10 +95,12 @@ def test_options_come_from_where_the_task_says(tmp_path: Path, options: dict[str
     assert (example.label, example.answer) == (1, "round")
 
 
-@pytest.mark.parametrize("content", ['["flat", "round"]', '{"label": ["flat", "round"]}', '{"1": "round", "0": "flat"}'])
+@pytest.mark.parametrize(
+    "content", ['["flat", "round"]', '{"label": ["flat", "round"]}', '{"1": "round", "0": "flat"}', '\ufeff["flat", "round"]']
+)
 def test_options_come_from_a_file_of_label_names(tmp_path: Path, content: str) -> None:
     write_rows(tmp_path, [ROW], "test")
-    (tmp_path / "mine" / "names.json").write_text(content)
+    (tmp_path / "mine" / "names.json").write_text(content, encoding="utf-8")
     assert only(tmp_path, options={"label_names": "names.json"}).options == ("flat", "round")
 
 
